@@ -1,0 +1,1 @@
+"""The catalog: its tables and the read queries that more than one service needs."""

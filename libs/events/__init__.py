@@ -1,0 +1,1 @@
+"""Events: the envelope, the topics, their models and schemas, producing, consuming, dead letters."""

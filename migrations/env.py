@@ -17,8 +17,7 @@ def run(connection: Connection) -> None:
 
 async def main() -> None:
     """Connects as the owner of the tables."""
-    url = context.config.get_main_option("sqlalchemy.url")
-    assert url is not None
+    url = str(context.config.get_main_option("sqlalchemy.url"))
     engine = create_async_engine(url)
     async with engine.connect() as connection:
         await connection.run_sync(run)

@@ -269,9 +269,7 @@ CREATE POLICY relay ON outbox FOR ALL USING (producer = current_user)
 def upgrade() -> None:
     """Creates the roles, tables, policies and grants."""
     for role in (*(f"lightbox_{service}" for service in SERVICES), "lightbox_search"):
-        op.execute(
-            f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
-        )
+        op.execute(f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
     op.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     # Objects can only be handed to a role that may create them, and by somebody who belongs to it.
     op.execute("GRANT CREATE ON SCHEMA public TO lightbox_search")

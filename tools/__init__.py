@@ -1,0 +1,1 @@
+"""Tools of the developers: checks and generators."""

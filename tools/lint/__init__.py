@@ -1,0 +1,1 @@
+"""Our own checks, each born of a review comment that was made twice."""

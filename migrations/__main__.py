@@ -28,4 +28,4 @@ def upgrade(database_url: str) -> None:
 
 
 if __name__ == "__main__":
-    upgrade(Settings().database_url)  # type: ignore[call-arg]  # it comes from the environment
+    upgrade(Settings().database_url)

@@ -8,12 +8,23 @@ from datetime import UTC, datetime
 from typing import Annotated, Generic, Literal, TypeVar
 from uuid import UUID, uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from libs.tenancy.identifier import TenantId
 
 Uid = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
 """A DICOM unique identifier (PS3.5 section 9.1; leading zeros are tolerated, since real devices send them)."""
+
+MAX_WORDS = 2048
+
+
+def _bounded(text: str) -> str:
+    """Cuts what is longer than an event should carry and drops U+0000, which PostgreSQL refuses."""
+    return text.replace("\x00", "")[:MAX_WORDS]
+
+
+Words = Annotated[str, AfterValidator(_bounded)]
+"""Free text of at most 2048 characters; what is longer is cut, so that no caller can make an audit event fail."""
 
 
 class Payload(BaseModel):
@@ -30,12 +41,12 @@ class InstancesStored(Payload):
 
     study_uid: Uid
     series_uid: Uid
-    pack_key: str = Field(description="object key of the pack in the tenant's bucket")
+    pack_key: str = Field(min_length=1, max_length=512, description="object key of the pack in the tenant's bucket")
     pack_size: int = Field(gt=0, description="bytes of the whole pack")
     index_offset: int = Field(ge=0, description="byte offset of the compressed index entry in the pack")
     index_length: int = Field(gt=0, description="bytes of the compressed index entry")
     instance_count: int = Field(gt=0)
-    source: str = Field(description="who sent it: the subject of the sender's token")
+    source: Words = Field(description="who sent it: the subject of the sender's token")
 
 
 class StudiesChanged(Payload):
@@ -72,18 +83,18 @@ class AuditRecorded(Payload):
 
     action: Action
     outcome: Literal["success", "minor-failure", "serious-failure"]
-    actor: str = Field(description="subject of the token, or 'anonymous'")
-    actor_name: str = ""
-    service: str = Field(description="the service that saw it")
-    address: str = Field(default="", description="network address of the caller")
-    study_uid: str = ""
-    series_uid: str = ""
-    sop_instance_uid: str = ""
-    patient_id: str = ""
-    resource: str = Field(default="", description="method and path, or the DIMSE operation")
-    query: str = Field(default="", description="what was searched for")
+    actor: Words = Field(description="subject of the token, or 'anonymous'")
+    actor_name: Words = ""
+    service: Words = Field(description="the service that saw it")
+    address: Words = Field(default="", description="network address of the caller")
+    study_uid: Words = ""
+    series_uid: Words = ""
+    sop_instance_uid: Words = ""
+    patient_id: Words = ""
+    resource: Words = Field(default="", description="method and path, or the DIMSE operation")
+    query: Words = Field(default="", description="what was searched for")
     instance_count: int = Field(default=0, ge=0)
-    detail: str = Field(default="", description="why it was refused, in words")
+    detail: Words = Field(default="", description="why it was refused, in words")
 
 
 class Envelope(BaseModel, Generic[P]):
@@ -95,6 +106,6 @@ class Envelope(BaseModel, Generic[P]):
     type: str
     version: int = Field(ge=1)
     tenant: TenantId
-    time: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    time: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     traceparent: str = Field(default="", description="W3C trace context of the work that caused the event")
     data: P

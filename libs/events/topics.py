@@ -1,20 +1,20 @@
 """The catalogue of topics: who produces, who consumes, what the key is, which version is current."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Generic
 
 from libs.events.models import (
     AuditRecorded,
     Envelope,
     InstancesStored,
-    Payload,
+    P,
     StudiesChanged,
     TenantsChanged,
 )
 
 
 @dataclass(frozen=True)
-class Topic:
+class Topic(Generic[P]):
     """One topic.
 
     Attributes:
@@ -29,7 +29,7 @@ class Topic:
     """
 
     name: str
-    model: type[Payload]
+    model: type[P]
     version: int
     key: str
     producers: tuple[str, ...]
@@ -46,7 +46,7 @@ class Topic:
         """The topic that takes what can't be handled."""
         return f"{self.name}.dead-letter"
 
-    def key_of(self, event: Envelope[Payload]) -> bytes:
+    def key_of(self, event: Envelope[Any]) -> bytes:
         """The message key: tenant and, where there is one, study, so that one study's events stay in order."""
         study = getattr(event.data, "study_uid", "") if self.key == "tenant + study" else ""
         return f"{event.tenant}/{study}".encode() if study else event.tenant.encode()
@@ -85,4 +85,16 @@ AUDIT_RECORDED: Final = Topic(
     producers=("ingest_gateway", "dicomweb", "identity", "portal", "audit"),
     consumers=("audit",),
 )
-TOPICS: Final = (INSTANCES_STORED, STUDIES_CHANGED, TENANTS_CHANGED, AUDIT_RECORDED)
+TOPICS: Final[tuple[Topic[Any], ...]] = (INSTANCES_STORED, STUDIES_CHANGED, TENANTS_CHANGED, AUDIT_RECORDED)
+
+
+def topic_named(name: str) -> Topic[Any]:
+    """The topic of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    for topic in TOPICS:
+        if topic.name == name:
+            return topic
+    raise KeyError(name)

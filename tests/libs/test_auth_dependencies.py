@@ -17,8 +17,9 @@ OWN = "http://127.0.0.1:8080"
 
 @pytest.fixture
 def issuer() -> Iterator[TokenIssuer]:
-    with TokenIssuer() as running:
-        yield running
+    running = TokenIssuer()
+    yield running
+    running.close()
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def _cookie(token: str) -> dict[str, str]:
 
 
 async def test_header_and_cookie_both_let_in(client: httpx.AsyncClient, issuer: TokenIssuer) -> None:
-    token = issuer.token("north", "dicom:read")
+    token = issuer.token_for("north", ["dicom:read"], "user:anna")
     assert (await client.get("/read", headers=_bearer(token))).json() == "north"
     assert (await client.get("/read", headers=_cookie(token))).json() == "north"
 
@@ -82,16 +83,16 @@ async def test_no_token_is_401_and_reported(
 async def test_a_missing_scope_is_403_and_reported_with_the_caller(
     client: httpx.AsyncClient, issuer: TokenIssuer, refused: list[tuple[str, str | None, int]]
 ) -> None:
-    answer = await client.post("/write", headers=_bearer(issuer.token("north", "dicom:read")))
+    answer = await client.post("/write", headers=_bearer(issuer.token_for("north", ["dicom:read"], "user:anna")))
     assert answer.status_code == 403
     assert refused == [("/write", "user:anna", 403)]
-    full = _bearer(issuer.token("north", "dicom:read", "dicom:write"))
+    full = _bearer(issuer.token_for("north", ["dicom:read", "dicom:write"], "user:anna"))
     assert (await client.post("/write", headers=full)).status_code == 200
 
 
 async def test_any_of_two_scopes(client: httpx.AsyncClient, issuer: TokenIssuer) -> None:
     for scope, status in (("users:admin", 200), ("tenants:admin", 200), ("dicom:read", 403)):
-        answer = await client.get("/any", headers=_bearer(issuer.token("north", scope)))
+        answer = await client.get("/any", headers=_bearer(issuer.token_for("north", [scope], "user:anna")))
         assert answer.status_code == status
 
 
@@ -113,7 +114,7 @@ async def test_any_of_two_scopes(client: httpx.AsyncClient, issuer: TokenIssuer)
 async def test_a_cookie_writes_only_from_our_own_pages(
     client: httpx.AsyncClient, issuer: TokenIssuer, headers: dict[str, str], status: int
 ) -> None:
-    token = issuer.token("north", "dicom:read", "dicom:write")
+    token = issuer.token_for("north", ["dicom:read", "dicom:write"], "user:anna")
     assert (await client.post("/write", headers=_cookie(token) | headers)).status_code == status
 
 
@@ -121,7 +122,7 @@ async def test_a_cookie_writes_only_from_our_own_pages(
 async def test_another_authorization_does_not_fall_back_to_the_cookie(
     client: httpx.AsyncClient, issuer: TokenIssuer, header: str
 ) -> None:
-    headers = _cookie(issuer.token("north", "dicom:read")) | {"Authorization": header}
+    headers = _cookie(issuer.token_for("north", ["dicom:read"], "user:anna")) | {"Authorization": header}
     assert (await client.get("/read", headers=headers)).status_code == 401
 
 

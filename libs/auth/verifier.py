@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import httpx
@@ -39,6 +39,7 @@ class TokenVerifier:
         audience: the ``aud`` that tokens must have.
         cache_seconds: age from which the keys are fetched again.
         refetch_seconds: the shortest time between two fetches, so that tokens with made-up key ids cause no flood.
+        fetch: gives the key set's JSON instead of the URL; the identity service has its own at hand.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class TokenVerifier:
         *,
         cache_seconds: float = JWKS_CACHE_SECONDS,
         refetch_seconds: float = 5.0,
+        fetch: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
         self._url = jwks_url
         self._issuer = issuer
         self._audience = audience
         self._cache_seconds = cache_seconds
         self._refetch_seconds = refetch_seconds
+        self._fetch = fetch or self._download
         self._keys: dict[str, EllipticCurvePublicKey] = {}
         self._fetched = float("-inf")
         self._tried = float("-inf")
@@ -106,7 +109,7 @@ class TokenVerifier:
                 return
             self._tried = time.monotonic()
             try:
-                self._keys = await self._fetch()
+                self._keys = _key_set(await self._fetch())
                 self._fetched = time.monotonic()
                 self._failed = False
             except (httpx.HTTPError, TimeoutError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -116,7 +119,7 @@ class TokenVerifier:
     def _is_stale(self) -> bool:
         return time.monotonic() - self._fetched > self._cache_seconds
 
-    async def _fetch(self) -> dict[str, EllipticCurvePublicKey]:
+    async def _download(self) -> bytes:
         timeout = httpx.Timeout(_FETCH_TIMEOUT)
         # Fetches are minutes apart: a client of its own each time keeps nothing open.
         async with (
@@ -130,10 +133,7 @@ class TokenVerifier:
                 body += chunk
                 if len(body) > _MAX_JWKS:
                     raise ValueError("the key set is too large")
-        keys = [_public_key(jwk) for jwk in orjson.loads(body)["keys"]]
-        if not any(keys):
-            raise ValueError("the key set is empty")
-        return dict(pair for pair in keys if pair is not None)
+        return body
 
 
 def _key_id(token: str) -> str:
@@ -148,6 +148,14 @@ def _key_id(token: str) -> str:
     if header.get("alg") != ALGORITHM or not isinstance(key_id, str):
         raise Unauthorized("The token is not valid.")
     return key_id
+
+
+def _key_set(content: bytes) -> dict[str, EllipticCurvePublicKey]:
+    """The usable keys of a JWK set by key id (RFC 7517)."""
+    keys = [_public_key(jwk) for jwk in orjson.loads(content)["keys"]]
+    if not any(keys):
+        raise ValueError("the key set is empty")
+    return dict(pair for pair in keys if pair is not None)
 
 
 def _public_key(jwk: Mapping[str, Any]) -> tuple[str, EllipticCurvePublicKey] | None:

@@ -5,8 +5,9 @@ nesting and the number of elements are bounded.
 """
 
 from libs.dicom.errors import DicomError, InvalidDicom, InvalidFrame, InvalidUid, NotDicom
-from libs.dicom.header import FrameTable, Header, read_header
+from libs.dicom.header import Header, read_header
 from libs.dicom.identifiers import is_uid, require_uid
+from libs.dicom.pixels import FrameTable
 
 __all__ = [
     "DicomError",

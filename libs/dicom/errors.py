@@ -7,11 +7,8 @@ CANNOT_UNDERSTAND: Final = 0xC000
 PROCESSING_FAILURE: Final = 0x0110
 """Something failed on our side (PS3.7 annex C)."""
 MISMATCH: Final = 0xA900
-"""The data set does not fit its SOP class or the study it was sent to (PS3.18 table I.2-2)."""
-MISSING_ATTRIBUTE: Final = 0x0120
-"""A required attribute is absent (PS3.7 annex C)."""
-INVALID_ATTRIBUTE: Final = 0x0106
-"""A required attribute holds an invalid value (PS3.7 annex C)."""
+"""The data set does not fit its SOP class (an identifier is missing or malformed) or the study it was sent to
+(PS3.18 table I.2-2)."""
 UNSUPPORTED_TRANSFER_SYNTAX: Final = 0xC122
 """The transfer syntax is not supported (PS3.18 table I.2-2)."""
 
@@ -46,7 +43,7 @@ class InvalidDicom(DicomError):
 class InvalidUid(DicomError):
     """The text is not a unique identifier (PS3.5 section 9.1)."""
 
-    default_failure_reason = INVALID_ATTRIBUTE
+    default_failure_reason = MISMATCH
 
 
 class InvalidFrame(DicomError):

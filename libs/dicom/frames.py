@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from libs.dicom.header import DicomJson, FrameTable
+from libs.dicom.pixels import FrameTable
+from libs.dicom.walk import DicomJson
 
 
 def frame_count(table: FrameTable | None) -> int:

@@ -50,6 +50,8 @@ HTJ2K_LOSSLESS: Final = "1.2.840.10008.1.2.4.201"
 HTJ2K_LOSSLESS_RPCL: Final = "1.2.840.10008.1.2.4.202"
 HTJ2K: Final = "1.2.840.10008.1.2.4.203"
 RLE_LOSSLESS: Final = "1.2.840.10008.1.2.5"
+DEFLATED: Final = frozenset({DEFLATED_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+"""The transfer syntaxes whose data set is deflated as a whole: the plain one, and two of JPIP."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """The Part 10 file: preamble, file meta information, and where the data set begins (PS3.10 section 7.1)."""
 
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Final
 
 from libs.dicom.errors import InvalidDicom, NotDicom
 from libs.dicom.identifiers import require_uid
+from libs.dicom.walk import Buffer
 
 IMPLEMENTATION_CLASS_UID: Final = "2.25.226364379386418513171265107062893137413"
 """This implementation, in the file meta information that it writes (PS3.10 section 7.1, UUID-derived)."""
@@ -15,6 +17,9 @@ PREAMBLE_LENGTH: Final = 128
 _PREFIX: Final = b"DICM"
 _META_START: Final = PREAMBLE_LENGTH + 4
 _LARGEST_META: Final = 64 * 1024
+LARGEST_INFLATED: Final = 256 * 1024 * 1024
+"""Bytes that a deflated data set may have when inflated; it is held in memory."""
+_INFLATE_STEP: Final = 256 * 1024
 _LONG_VRS: Final = frozenset(
     {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UR", b"UT", b"UN", b"SV", b"UV"}
 )
@@ -70,21 +75,20 @@ def file_meta(
     return bytes(PREAMBLE_LENGTH) + _PREFIX + _element(0x0000, b"UL", struct.pack("<I", len(body))) + body
 
 
-def read_file_meta(head: bytes | memoryview) -> FileMeta:
+def read_file_meta(data: Buffer) -> FileMeta:
     """Reads the file meta information at the beginning of a Part 10 file.
 
     The group length is not trusted: the group is walked until an element of another group, since real files carry
-    wrong lengths or none.
+    wrong lengths or none. What the preamble holds is of no matter.
 
     Arguments:
-        head: the beginning of the file, or all of it; 64 KiB suffice.
+        data: the beginning of the file, or all of it; 64 KiB suffice.
 
     Raises:
         NotDicom: no "DICM" prefix at byte 128, or the file ends before it.
         InvalidDicom: the group is broken or larger than 64 KiB.
     """
-    data = memoryview(head)[: _META_START + _LARGEST_META]
-    if len(data) < _META_START or data[PREAMBLE_LENGTH:_META_START] != _PREFIX:
+    if len(data) < _META_START or bytes(data[PREAMBLE_LENGTH:_META_START]) != _PREFIX:
         raise NotDicom("This is not a DICOM Part 10 file: the prefix DICM is missing at byte 128.")
     values, position = _walk(data)
     return FileMeta(
@@ -96,30 +100,65 @@ def read_file_meta(head: bytes | memoryview) -> FileMeta:
     )
 
 
-def _walk(data: memoryview) -> tuple[dict[int, bytes], int]:
+def _walk(data: Buffer) -> tuple[dict[int, bytes], int]:
     values: dict[int, bytes] = {}
     position = _META_START
-    while position + 8 <= len(data):
+    end = min(len(data), _META_START + _LARGEST_META)
+    while position + 8 <= end:
         group, element = struct.unpack_from("<HH", data, position)
         if group != 0x0002:
             break
-        vr = bytes(data[position + 4 : position + 6])
-        if vr in _LONG_VRS:
-            if position + 12 > len(data):
-                raise InvalidDicom("The file meta information ends in the middle of an element.")
-            (length,) = struct.unpack_from("<I", data, position + 8)
-            start = position + 12
-        elif vr.isalpha() and vr.isupper():
-            (length,) = struct.unpack_from("<H", data, position + 6)
-            start = position + 8
-        else:  # implicit VR, against the standard but seen
-            (length,) = struct.unpack_from("<I", data, position + 4)
-            start = position + 8
-        if start + length > len(data):
-            raise InvalidDicom("An element of the file meta information is longer than the file.")
+        length, start = _extent(data, position, end)
+        if start + length > end:
+            raise InvalidDicom("An element of the file meta information is too long.")
         values[element] = bytes(data[start : start + length])
         position = start + length
     return values, position
+
+
+def _extent(data: Buffer, position: int, end: int) -> tuple[int, int]:
+    """Length and offset of the value of the element at ``position``."""
+    vr = bytes(data[position + 4 : position + 6])
+    if vr in _LONG_VRS:
+        if position + 12 > end:
+            raise InvalidDicom("The file meta information ends in the middle of an element.")
+        return struct.unpack_from("<I", data, position + 8)[0], position + 12
+    if vr.isalpha() and vr.isupper():
+        return struct.unpack_from("<H", data, position + 6)[0], position + 8
+    # Implicit VR, against the standard but seen.
+    return struct.unpack_from("<I", data, position + 4)[0], position + 8
+
+
+def inflate(data: Buffer, *, largest: int = LARGEST_INFLATED) -> bytes:
+    """A Part 10 file of a deflated transfer syntax with its data set inflated (PS3.5 section A.5).
+
+    The file meta information stays as it is; offsets in ``Header`` of such a file are those in what this returns.
+
+    Arguments:
+        data: the whole file.
+        largest: bytes that the result may have.
+
+    Raises:
+        NotDicom, InvalidDicom: as ``read_file_meta``; or the data set is not deflated, cut short, or too large.
+    """
+    offset = read_file_meta(data).dataset_offset
+    out = bytearray(data[:offset])
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    position, pending = offset, b""
+    try:
+        while not inflater.eof:
+            if not pending:
+                pending = bytes(data[position : position + _INFLATE_STEP])
+                position += len(pending)
+                if not pending:
+                    raise InvalidDicom("The deflated data set is cut short.")
+            out += inflater.decompress(pending, _INFLATE_STEP)
+            pending = inflater.unconsumed_tail
+            if len(out) > largest:
+                raise InvalidDicom(f"The data set inflates to more than {largest} bytes.")
+    except zlib.error as error:
+        raise InvalidDicom("The data set can't be inflated.") from error
+    return bytes(out)
 
 
 def _text(value: bytes) -> str:

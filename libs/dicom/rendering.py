@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from libs.dicom.header import DicomJson
+from libs.dicom.walk import DicomJson
 
 
 def bulk_for_rendering(dicom_json: DicomJson) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any, Final, cast
 
 import orjson
 
-from libs.dicom.header import DicomJson, FrameTable
+from libs.dicom.pixels import FrameTable
+from libs.dicom.walk import DicomJson
 from libs.dicom.identifiers import is_uid
 
 VERSION: Final = 1

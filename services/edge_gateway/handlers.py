@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -98,11 +99,7 @@ def receive_instance(
     except BaseException:
         spool.discard(draft)
         raise
-    added = _enter(spool, journal, request, draft, header)
-    if added.unneeded:
-        spool.remove(added.unneeded)
-    if added.fate != "known":
-        arrived((header.study_uid, header.series_uid), added.sequence, draft.size)
+    _enter(spool, journal, request, draft, header, arrived=arrived)
 
 
 def _checked_header(draft: Draft, request: StoreRequest) -> Header:
@@ -119,7 +116,15 @@ def _checked_header(draft: Draft, request: StoreRequest) -> Header:
     return header
 
 
-def _enter(spool: Spool, journal: Journal, request: StoreRequest, draft: Draft, header: Header) -> Added:
+def _enter(
+    spool: Spool,
+    journal: Journal,
+    request: StoreRequest,
+    draft: Draft,
+    header: Header,
+    *,
+    arrived: Arrived,
+) -> None:
     """The file first, then the entry: what the journal counts on is there."""
     try:
         file = spool.keep(draft)
@@ -136,13 +141,24 @@ def _enter(spool: Spool, journal: Journal, request: StoreRequest, draft: Draft, 
         sha256=draft.sha256,
         calling_ae_title=request.calling_ae_title,
     )
+
+    def entered(entry: Future[Added]) -> None:
+        if entry.exception() is not None:
+            spool.remove(file)
+            return
+        if unneeded := entry.result().unneeded:
+            spool.remove(unneeded)
+        if entry.result().fate != "known":
+            arrived((header.study_uid, header.series_uid), entry.result().sequence, draft.size)
+
+    entry = journal.add(arrival)
+    entry.add_done_callback(entered)
     try:
-        return journal.add(arrival).result(_JOURNAL_TIMEOUT)
+        entry.result(_JOURNAL_TIMEOUT)
     except sqlite3.Error as error:
-        spool.remove(file)
         raise OutOfResources(f"the journal can't be written: {error}") from error
     except TimeoutError as error:
-        # The entry may still be written, so the file stays; the sender's retry finds it.
+        # It may be entered yet, and is then forwarded; the sender's retry does no harm.
         raise OutOfResources("the journal is too slow") from error
 
 

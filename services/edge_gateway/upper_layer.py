@@ -233,7 +233,7 @@ class BoundedRequestHandler(RequestHandler):
     def _create_association(self) -> Any:
         association = super()._create_association()
         bounded = BoundedSocket(association, self.request, self.server.limits, self.server.budget)
-        association.set_socket(bounded)
+        association.dul.socket = bounded
         # Both sockets announced the connection (Evt5); the state machine may see that once.
         association.dul.event_queue.get_nowait()
         return association

@@ -1,0 +1,1 @@
+"""Tests of the edge gateway, run as its own process against real senders."""

@@ -1,0 +1,94 @@
+"""The edge gateway as a process of its own, to be started, killed and started again."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class EdgeProcess:
+    """One edge gateway and its spool."""
+
+    def __init__(self, spool: Path, cloud_port: int, **settings: object) -> None:
+        self.spool = spool
+        self.port = free_port()
+        self.dimse_port = free_port()
+        self.log = spool.parent / f"{spool.name}.log"
+        values: dict[str, object] = {
+            "PORT": self.port,
+            "DIMSE_PORT": self.dimse_port,
+            "SPOOL_DIR": spool,
+            "AE_TITLE": "EDGE",
+            "CLOUD_URL": f"http://127.0.0.1:{cloud_port}",
+            "CLIENT_ID": "north.edge",
+            "CLIENT_SECRET": "a secret of the test",
+            "MINIMUM_FREE_BYTES": 0,
+            **settings,
+        }
+        self.environment = os.environ | {f"LIGHTBOX_EDGE_GATEWAY_{k}": str(v) for k, v in values.items()}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "services", "edge_gateway"],
+                cwd=CHECKOUT,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+            )
+        wait_for(self._is_ready, what=f"the edge to be ready; see {self.log.read_text()[-2000:]}")
+
+    def _is_ready(self) -> bool:
+        assert self.process and self.process.poll() is None, self.log.read_text()[-3000:]
+        try:
+            return self.get("/health/ready") is not None
+        except OSError:
+            return False
+
+    def get(self, path: str, method: str = "GET") -> Any:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return json.load(response)
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = self.get("/status")
+        return status
+
+    def is_empty(self) -> bool:
+        return bool(self.status()["waiting"]["instances"] == 0)
+
+    def files(self) -> list[Path]:
+        return [*(self.spool / "instances").iterdir(), *(self.spool / "incoming").iterdir()]
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(20)
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 20, what: str = "") -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what or condition}"
+        time.sleep(0.05)

@@ -44,9 +44,7 @@ class FileMeta:
     dataset_offset: int
 
 
-def file_meta(
-    *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str, source_ae_title: str = ""
-) -> bytes:
+def file_meta(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str, source_ae_title: str = "") -> bytes:
     """Preamble, prefix and file meta information for a data set that arrived without (PS3.10 table 7.1-1).
 
     Arguments:

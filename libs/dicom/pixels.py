@@ -124,9 +124,7 @@ def _offsets(walk: Walk, pixels: PixelElement, dicom: DicomJson) -> Sequence[int
     return struct.unpack_from(f"<{pixels.table[1] // 4}I", walk.data, pixels.table[0])
 
 
-def _by_offsets(
-    fragments: list[tuple[int, int]], offsets: Sequence[int], count: int
-) -> list[list[list[int]]] | None:
+def _by_offsets(fragments: list[tuple[int, int]], offsets: Sequence[int], count: int) -> list[list[list[int]]] | None:
     """Grouped by offsets from the first fragment's item; none where the table does not fit the fragments."""
     if len(offsets) != count:
         return None

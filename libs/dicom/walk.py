@@ -326,9 +326,7 @@ class Walk:
             item_end = stop if undefined else position + item_length
             if item_end > stop:
                 raise InvalidDicom("An item is longer than its sequence.")
-            inside = Scope(
-                scope.explicit, scope.charset, scope.signed, scope.depth, f"{scope.path}/{len(items) + 1}/"
-            )
+            inside = Scope(scope.explicit, scope.charset, scope.signed, scope.depth, f"{scope.path}/{len(items) + 1}/")
             item, position = self._data_set(position, item_end, inside, delimited=undefined)
             items.append(item)
         if length == _UNDEFINED:

@@ -1,14 +1,20 @@
 """Writing a pack: streamed from files, ZIP64, entries stored, the same input gives the same bytes."""
 
 import hashlib
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from libs.dicom.header import Header
-from libs.packs.index import PackIndex
+from libs.dicom.identifiers import require_uid
+from libs.packs.archive import Entry, central_header, ending, local_header, local_header_length
+from libs.packs.index import INDEX_NAME, MOST_INSTANCES, InvalidPack, PackedInstance, PackIndex
+
+_STEP: Final = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,12 @@ def pack_key(study: str, series: str, contents: Iterable[tuple[str, str]]) -> st
         study: Study Instance UID.
         series: Series Instance UID.
         contents: SOP Instance UID and SHA-256 (hexadecimal) of each instance, in any order.
+
+    Raises:
+        InvalidUid: the study or series is not a unique identifier; it becomes a part of the key.
     """
+    require_uid(study, "Study Instance UID")
+    require_uid(series, "Series Instance UID")
     lines = "\n".join(sorted(f"{uid} {sha256.lower()}" for uid, sha256 in contents))
     return f"packs/{study}/{series}/{hashlib.sha256(lines.encode()).hexdigest()[:32]}.zip"
 
@@ -64,10 +75,106 @@ def write_pack(
     stored: datetime,
     source: str,
 ) -> PackInfo:
-    """Writes a pack.
+    """Writes a pack. Files are copied in pieces of 1 MiB; only their headers are in memory.
+
+    Arguments:
+        target: a path, created or replaced; or a seekable file, written from its beginning. Neither is synchronised to
+            disk.
+        instances: in the order in which they shall lie.
+        study: Study Instance UID of all of them.
+        series: Series Instance UID of all of them.
+        stored: the time for the index, with a time zone.
+        source: who sent them, for the index.
 
     Raises:
         InvalidPack: no instance, a SOP Instance UID twice, another study or series, or a file whose bytes do not have
             its SHA-256.
+        OSError: a file can't be read or the target not be written.
     """
-    raise NotImplementedError
+    if isinstance(target, Path):
+        with target.open("w+b") as file:
+            return write_pack(file, instances, study=study, series=series, stored=stored, source=source)
+    if stored.tzinfo is None:
+        raise InvalidPack("The time of a pack needs a time zone.")
+    writer = _Writer(target)
+    packed = [writer.add(item) for item in _checked(instances, study, series)]
+    if not packed:
+        raise InvalidPack("A pack needs at least one instance.")
+    index = PackIndex(study, series, stored, source, packed)
+    content = index.to_bytes()
+    entry, _ = writer.entry(INDEX_NAME, content)
+    return PackInfo(writer.finish(), entry.offset, entry.length, index)
+
+
+def _checked(instances: Iterable[PackInput], study: str, series: str) -> Iterator[PackInput]:
+    seen: set[str] = set()
+    for item in instances:
+        if (item.header.study_uid, item.header.series_uid) != (study, series):
+            raise InvalidPack("An instance belongs to another study or series than its pack.")
+        if item.header.sop_instance_uid in seen:
+            raise InvalidPack("A SOP Instance UID is there twice; a pack holds each once.")
+        if len(seen) >= MOST_INSTANCES:
+            raise InvalidPack(f"A pack holds at most {MOST_INSTANCES} instances.")
+        seen.add(item.header.sop_instance_uid)
+        yield item
+
+
+class _Writer:
+    """Appends entries to the archive; the header of each is written after its content."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._position = 0
+        self._entries: list[Entry] = []
+
+    def add(self, item: PackInput) -> PackedInstance:
+        header = item.header
+        entry, sha256 = self.entry(f"{header.sop_instance_uid}.dcm", item.source)
+        if sha256 != item.sha256.lower():
+            raise InvalidPack("The bytes of an instance do not have the SHA-256 that they came with.")
+        return PackedInstance(
+            sop_instance_uid=header.sop_instance_uid,
+            sop_class_uid=header.sop_class_uid,
+            transfer_syntax=header.transfer_syntax,
+            offset=entry.offset,
+            length=entry.length,
+            sha256=sha256,
+            frames=header.frames,
+            bulk=header.bulk,
+            dicom=header.dicom,
+            warnings=header.warnings,
+        )
+
+    def entry(self, name: str, source: Path | bytes) -> tuple[Entry, str]:
+        start = self._position
+        offset = start + local_header_length(name)
+        if isinstance(source, bytes):
+            length, crc, sha256 = self._copy(BytesIO(source), offset)
+        else:
+            with source.open("rb") as file:
+                length, crc, sha256 = self._copy(file, offset)
+        self._file.seek(start)
+        self._file.write(local_header(name, length, crc))
+        self._position = offset + length
+        entry = Entry(name, start, offset, length, crc)
+        self._entries.append(entry)
+        return entry, sha256
+
+    def _copy(self, source: BinaryIO, offset: int) -> tuple[int, int, str]:
+        self._file.seek(offset)
+        length, crc, digest = 0, 0, hashlib.sha256()
+        while piece := source.read(_STEP):
+            digest.update(piece)
+            crc = zlib.crc32(piece, crc)
+            self._file.write(piece)
+            length += len(piece)
+        return length, crc, digest.hexdigest()
+
+    def finish(self) -> int:
+        directory = b"".join(central_header(entry) for entry in self._entries)
+        self._file.seek(self._position)
+        self._file.write(directory)
+        self._file.write(ending(len(self._entries), self._position, len(directory)))
+        self._file.truncate()
+        self._file.flush()
+        return self._file.tell()

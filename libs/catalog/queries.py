@@ -43,10 +43,12 @@ _STUDY = (
 _SERIES = (
     series.c.id.label("key"),
     studies.c.study_uid,
+    studies.c.patient_id,
     *(column for column in series.c if column.name not in ("tenant_id", "id")),
 )
 _INSTANCE = (
     studies.c.study_uid,
+    studies.c.patient_id,
     series.c.series_uid,
     instances.c.series_key,
     instances.c.sop_uid,

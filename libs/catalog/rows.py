@@ -88,6 +88,7 @@ class SeriesRow:
     """A series. ``attributes`` is DICOM JSON (PS3.18 annex F).
 
     Attributes:
+        patient_id: the Patient ID of its study.
         revision: counts the changes of the series.
         document_revision: the revision whose metadata document lies in the object store; 0 for none.
     """
@@ -95,6 +96,7 @@ class SeriesRow:
     key: int
     study_key: int
     study_uid: str
+    patient_id: str
     series_uid: str
     modality: str
     series_number: int | None
@@ -112,6 +114,7 @@ class InstanceRow:
     """An instance and where its bytes lie.
 
     Attributes:
+        patient_id: the Patient ID of its study.
         sha256: digest of the Part 10 file, 32 bytes.
         pack: object key of the pack that holds it.
         pack_id: the catalog's own key of that pack.
@@ -123,6 +126,7 @@ class InstanceRow:
     """
 
     study_uid: str
+    patient_id: str
     series_uid: str
     series_key: int
     sop_uid: str

@@ -22,9 +22,9 @@ JSON: Final = "application/dicom+json"
 JPEG: Final = "image/jpeg"
 LONGEST_ACCEPT: Final = 8192
 
-_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_RANGE: Final = re.compile(rf"\s*({_TOKEN})/({_TOKEN})")
-_PARAMETER: Final = re.compile(rf'\s*;\s*(?:({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*)))?')
+_WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_RANGE: Final = re.compile(rf"\s*({_WORD})/({_WORD})")
+_PARAMETER: Final = re.compile(rf'\s*;\s*(?:({_WORD})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*)))?')
 _SEPARATOR: Final = re.compile(r"\s*(,|$)")
 _ALIASES: Final = {
     "image/x-jls": "image/jls",

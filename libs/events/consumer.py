@@ -47,7 +47,7 @@ _log = structlog.get_logger(__name__)
 async def consume(
     topic: Topic[P],
     group: str,
-    handler: Handler[P],
+    handler: "Handler[P]",
     *,
     bootstrap: str,
     producer: Producer,
@@ -148,7 +148,7 @@ class _Reader(Generic[P]):
         self,
         topic: Topic[P],
         group: str,
-        handler: Handler[P],
+        handler: "Handler[P]",
         *,
         consumer: AIOKafkaConsumer,
         producer: Producer,

@@ -1,0 +1,9 @@
+"""The ingest gateway: takes in what edges, integrators and viewers store, and acknowledges only what is durable.
+
+STOW-RS requests are spooled, checked instance by instance, and written as packs into the tenant's own bucket; then
+the event is published; only then the sender gets its answer.
+
+Consumes: ``tenants.changed`` (makes the bucket of a new tenant).
+Produces: ``instances.stored``, ``audit.recorded``.
+Tables it writes: none. It reads ``instances`` to find earlier versions and to wait for a person's upload.
+"""

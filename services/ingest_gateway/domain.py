@@ -1,0 +1,346 @@
+"""The rules of storing: what is refused, what is a duplicate, which instances share a pack, what the answer says."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+from libs.dicom.header import Header
+
+NO_RESOURCES: Final = 0xA700
+"""Failure Reason: out of resources; sending it again may help (PS3.18 table I.2-2)."""
+MISMATCH: Final = 0xA900
+"""Failure Reason: the instance does not belong to the study it was sent to."""
+PROCESSING_FAILURE: Final = 0x0110
+"""Failure Reason: something failed on our side; sending it again may not help."""
+CANNOT_UNDERSTAND: Final = 0xC000
+"""Failure Reason: the bytes can't be read as DICOM."""
+DIFFERING_DUPLICATE: Final = 0xB000
+"""Warning Reason: an instance of this UID with other bytes came first and stays; this one is kept as a version."""
+
+PRIVATE_CREATOR: Final = "LIGHTBOX"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an instance was refused, or what to beware of.
+
+    Attributes:
+        code: a Failure Reason (0008,1197) or Warning Reason (0008,1196).
+        words: the same for people; never a value of the data set.
+    """
+
+    code: int
+    words: str
+
+
+@dataclass(frozen=True)
+class SpooledPart:
+    """One part of the body, whole.
+
+    Attributes:
+        path: the file that holds it; there is none when it was refused.
+        size: bytes.
+        sha256: of its bytes, in hexadecimal.
+        refusal: why it can't be taken, when that is clear without reading it.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    refusal: Reason | None = None
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who stores.
+
+    Attributes:
+        tenant: whose instances these are.
+        subject: the subject of the sender's token.
+        name: what people call the sender.
+        is_person: whether somebody sits there and will look for the instances at once.
+        address: network address.
+        resource: method and path of the request.
+    """
+
+    tenant: str
+    subject: str
+    name: str
+    is_person: bool
+    address: str
+    resource: str
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance that was read and may be stored.
+
+    Attributes:
+        sop_instance_uid: (0008,0018).
+        sop_class_uid: (0008,0016).
+        study_uid: (0020,000D).
+        series_uid: (0020,000E).
+        path: its Part 10 file in the spool.
+        size: bytes of the file.
+        sha256: of the file, in hexadecimal.
+        weight: bytes of its DICOM JSON.
+        header: what was read; none when it is to be read again, to save memory.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    study_uid: str
+    series_uid: str
+    path: Path
+    size: int
+    sha256: str
+    weight: int
+    header: Header | None
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """What makes two instances the same: UID and SHA-256."""
+        return self.sop_instance_uid, self.sha256
+
+
+@dataclass(frozen=True)
+class PackLimits:
+    """When a pack is full.
+
+    Attributes:
+        instances: how many instances it may hold.
+        size: bytes after which it is closed.
+        weight: bytes of DICOM JSON after which it is closed, since its index is built in memory.
+    """
+
+    instances: int
+    size: int
+    weight: int = 32 << 20
+
+
+@dataclass(frozen=True)
+class PlannedPack:
+    """Instances of one series that will be stored as one object."""
+
+    study_uid: str
+    series_uid: str
+    instances: tuple[Instance, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one part of the request. Identifiers are empty where they are not known.
+
+    Attributes:
+        sop_instance_uid: (0008,0018).
+        sop_class_uid: (0008,0016).
+        study_uid: (0020,000D).
+        series_uid: (0020,000E).
+        sha256: of the bytes, in hexadecimal.
+        failure: why it was not stored.
+        warning: what the sender should know although it was stored.
+    """
+
+    sop_instance_uid: str = ""
+    sop_class_uid: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    sha256: str = ""
+    failure: Reason | None = None
+    warning: Reason | None = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether it is durable."""
+        return self.failure is None
+
+
+def outcome_of(instance: Instance, *, failure: Reason | None = None, warning: Reason | None = None) -> Outcome:
+    """The outcome for an instance whose identifiers are known."""
+    return Outcome(
+        instance.sop_instance_uid,
+        instance.sop_class_uid,
+        instance.study_uid,
+        instance.series_uid,
+        instance.sha256,
+        failure,
+        warning,
+    )
+
+
+def part_too_large(limit: int) -> Reason:
+    """The refusal of a part that is larger than any instance may be."""
+    return Reason(NO_RESOURCES, f"the instance has more than {limit} bytes")
+
+
+def wrong_study() -> Reason:
+    """The refusal of an instance that was sent to another study's address."""
+    return Reason(MISMATCH, "the instance belongs to another study than the address names")
+
+
+def refusal_of_part(headers: Mapping[str, str], media_type: str) -> Reason | None:
+    """What speaks against a part by its headers alone.
+
+    Arguments:
+        headers: names in lower case.
+        media_type: the part's media type, without parameters; empty when it names none.
+    """
+    if media_type not in ("", "application/dicom"):
+        return Reason(CANNOT_UNDERSTAND, "the part is not application/dicom")
+    if headers.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
+        return Reason(CANNOT_UNDERSTAND, "the part has a Content-Transfer-Encoding; only binary is taken")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        return Reason(CANNOT_UNDERSTAND, "the part is compressed by a Content-Encoding; that is not taken")
+    return None
+
+
+def plan_packs(instances: Sequence[Instance], limits: PackLimits) -> list[PlannedPack]:
+    """Groups instances into packs. The same instances in the same order always give the same packs.
+
+    Identical instances are packed once. Of differing ones with the same UID each goes into a pack of its own rank, and
+    packs of the earlier ones come first, so that who came first stays first.
+    """
+    ranks: dict[str, list[str]] = defaultdict(list)
+    groups: dict[tuple[int, str, str], list[Instance]] = defaultdict(list)
+    for instance in instances:
+        known = ranks[instance.sop_instance_uid]
+        if instance.sha256 in known:
+            continue
+        groups[len(known), instance.study_uid, instance.series_uid].append(instance)
+        known.append(instance.sha256)
+    packs: list[PlannedPack] = []
+    for (_, study_uid, series_uid), members in sorted(groups.items(), key=lambda item: item[0][0]):
+        packs.extend(PlannedPack(study_uid, series_uid, part) for part in _split(members, limits))
+    return packs
+
+
+def _split(instances: Sequence[Instance], limits: PackLimits) -> list[tuple[Instance, ...]]:
+    parts: list[tuple[Instance, ...]] = []
+    current: list[Instance] = []
+    size = weight = 0
+    for instance in instances:
+        full = (
+            len(current) >= limits.instances
+            or size + instance.size > limits.size
+            or weight + instance.weight > limits.weight
+        )
+        if current and full:
+            parts.append(tuple(current))
+            current, size, weight = [], 0, 0
+        current.append(instance)
+        size += instance.size
+        weight += instance.weight
+    return [*parts, tuple(current)] if current else parts
+
+
+def warn_of_differing(outcomes: Sequence[Outcome], earlier: Mapping[str, str]) -> list[Outcome]:
+    """Adds the warning to each stored instance whose UID was taken by other bytes before.
+
+    Arguments:
+        outcomes: in the order of arrival.
+        earlier: SOP Instance UID → SHA-256 of what the catalog has had before.
+    """
+    first = dict(earlier)
+    words = "an instance with this UID and other bytes was stored before; it stays, this one is kept as a version"
+    result: list[Outcome] = []
+    for outcome in outcomes:
+        differs = outcome.stored and first.setdefault(outcome.sop_instance_uid, outcome.sha256) != outcome.sha256
+        result.append(replace(outcome, warning=Reason(DIFFERING_DUPLICATE, words)) if differs else outcome)
+    return result
+
+
+def status_of(outcomes: Collection[Outcome]) -> int:
+    """The HTTP status of the answer (PS3.18 table 10.5.3-1): 200, 202 with failures or warnings, 409 none stored."""
+    stored = sum(outcome.stored for outcome in outcomes)
+    if not stored:
+        return HTTPStatus.CONFLICT
+    flawless = stored == len(outcomes) and not any(outcome.warning for outcome in outcomes)
+    return HTTPStatus.OK if flawless else HTTPStatus.ACCEPTED
+
+
+def store_response(outcomes: Sequence[Outcome], public_url: str) -> dict[str, Any]:
+    """The Store Instances Response Module as DICOM JSON (PS3.18 section 10.5.3, annex I).
+
+    Besides the standard's attributes each stored item has the private (0009,1001), the SHA-256 of the whole Part 10
+    file as it is kept; and each item with a reason has (0009,1002), the reason in words.
+    """
+    studies = {outcome.study_uid for outcome in outcomes if outcome.stored}
+    answer: dict[str, Any] = {}
+    failed = [_failed_item(outcome) for outcome in outcomes if not outcome.stored]
+    stored = [_stored_item(outcome, public_url) for outcome in outcomes if outcome.stored]
+    if len(studies) == 1:
+        answer["00081190"] = _element("UR", f"{public_url}/dicom-web/studies/{studies.pop()}")
+    if failed:
+        answer["00081198"] = {"vr": "SQ", "Value": failed}
+    if stored:
+        answer["00081199"] = {"vr": "SQ", "Value": stored}
+    return answer
+
+
+def _element(vr: str, value: str | int) -> dict[str, Any]:
+    return {"vr": vr, "Value": [value]} if value != "" else {"vr": vr}
+
+
+def _failed_item(outcome: Outcome) -> dict[str, Any]:
+    item: dict[str, Any] = {}
+    if outcome.sop_class_uid:
+        item["00081150"] = _element("UI", outcome.sop_class_uid)
+    if outcome.sop_instance_uid:
+        item["00081155"] = _element("UI", outcome.sop_instance_uid)
+    if outcome.failure is not None:
+        item["00081197"] = _element("US", outcome.failure.code)
+        item["00090010"] = _element("LO", PRIVATE_CREATOR)
+        item["00091002"] = _element("LT", outcome.failure.words)
+    return dict(sorted(item.items()))
+
+
+def _stored_item(outcome: Outcome, public_url: str) -> dict[str, Any]:
+    url = (
+        f"{public_url}/dicom-web/studies/{outcome.study_uid}/series/{outcome.series_uid}"
+        f"/instances/{outcome.sop_instance_uid}"
+    )
+    item = {
+        "00081150": _element("UI", outcome.sop_class_uid),
+        "00081155": _element("UI", outcome.sop_instance_uid),
+        "00081190": _element("UR", url),
+        "00090010": _element("LO", PRIVATE_CREATOR),
+        "00091001": _element("LO", outcome.sha256),
+    }
+    if outcome.warning is not None:
+        item["00081196"] = _element("US", outcome.warning.code)
+        item["00091002"] = _element("LT", outcome.warning.words)
+    return dict(sorted(item.items()))
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """What the audit record says of one study of a request; the study is empty for what could not be read.
+
+    Attributes:
+        study_uid: the study.
+        stored: how many instances were stored.
+        failed: how many were not.
+        detail: the reasons in words, each once with its number.
+    """
+
+    study_uid: str
+    stored: int
+    failed: int
+    detail: str
+
+
+def study_records(outcomes: Sequence[Outcome]) -> list[StudyRecord]:
+    """Sums the outcomes up, study by study in the order of arrival."""
+    studies: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        studies[outcome.study_uid].append(outcome)
+    records = []
+    for study_uid, members in studies.items():
+        reasons = Counter(reason.words for o in members if (reason := o.failure or o.warning) is not None)
+        stored = sum(outcome.stored for outcome in members)
+        detail = "; ".join(f"{words} ({count})" for words, count in reasons.most_common(10))
+        records.append(StudyRecord(study_uid, stored, len(members) - stored, detail))
+    return records

@@ -1,0 +1,301 @@
+"""The use cases: store instances, make a tenant's bucket."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+import structlog
+from prometheus_client import Counter, Histogram
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.dicom import DicomError, Header, read_header
+from libs.events import (
+    INSTANCES_STORED,
+    AuditRecorded,
+    AuditTrail,
+    EventsUnavailable,
+    InstancesStored,
+    Producer,
+    envelope,
+)
+from libs.objects import BucketMissing, ObjectError, ObjectStore
+from libs.packs import InvalidPack
+from libs.tenancy import SYSTEM_TENANT
+from libs.web.problems import Problem
+from services.ingest_gateway import store
+from services.ingest_gateway.domain import (
+    CANNOT_UNDERSTAND,
+    NO_RESOURCES,
+    PROCESSING_FAILURE,
+    Instance,
+    Outcome,
+    PackLimits,
+    PlannedPack,
+    Reason,
+    Sender,
+    SpooledPart,
+    outcome_of,
+    plan_packs,
+    study_records,
+    warn_of_differing,
+    wrong_study,
+)
+from services.ingest_gateway.errors import NotDurable, StorageFull
+from services.ingest_gateway.spool import RequestSpool
+
+SERVICE: Final = "ingest_gateway"
+_KEPT_HEADERS: Final = 8 << 20
+"""Bytes of DICOM JSON kept in memory for one request; beyond that a header is read again when its pack is built."""
+
+_INSTANCES = Counter("lightbox_instances_received_total", "Instances received", ["tenant", "outcome"])
+_BYTES = Counter("lightbox_instances_stored_bytes_total", "Bytes of instances stored", ["tenant"])
+_PACK_SECONDS = Histogram("lightbox_pack_store_seconds", "Time to build and store one pack")
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class StoreLimits:
+    """Bounds of storing; times in seconds.
+
+    Attributes:
+        pack: when a pack is full.
+        uploads: packs of one request that are stored at once.
+        store_timeout: for storing one small pack.
+        publish_timeout: for Kafka to acknowledge.
+        visible_timeout: how long a person waits for the catalog.
+        lookup_timeout: for looking up earlier versions.
+    """
+
+    pack: PackLimits
+    uploads: int
+    store_timeout: float
+    publish_timeout: float
+    visible_timeout: float
+    lookup_timeout: float
+
+
+async def store_instances(
+    spool: RequestSpool,
+    sender: Sender,
+    study_uid: str | None,
+    *,
+    objects: ObjectStore,
+    producer: Producer,
+    audit: AuditTrail,
+    engine: AsyncEngine,
+    limits: StoreLimits,
+) -> list[Outcome]:
+    """Stores what is in the spool: packs into the bucket, then the events, and only then an outcome of success.
+
+    Arguments:
+        spool: the parts of the request, all of them whole.
+        sender: who stores, and for which tenant.
+        study_uid: the study named by the address, if any; instances of another one are refused.
+        objects: the object store.
+        producer: publishes ``instances.stored``.
+        audit: keeps one record a study.
+        engine: the catalog.
+        limits: bounds.
+
+    Returns:
+        one outcome a part, in the order of their arrival.
+
+    Raises:
+        NotDurable: there was something to store, and nothing of it could be made durable. A retry finds the packs that
+            were stored without being announced.
+        AuditUnavailable: what was done can't be recorded.
+    """
+    read = await read_instances(spool, study_uid)
+    instances = [item for item in read if isinstance(item, Instance)]
+    tenant = sender.tenant
+    earlier, failures = await asyncio.gather(
+        store.find_earlier(engine, tenant, {i.sop_instance_uid for i in instances}, timeout=limits.lookup_timeout),
+        _make_durable(spool, sender, instances, objects=objects, producer=producer, limits=limits),
+    )
+    outcomes = [
+        outcome_of(item, failure=failures.get(item.content)) if isinstance(item, Instance) else item for item in read
+    ]
+    outcomes = warn_of_differing(outcomes, earlier)
+    await _record_outcomes(audit, sender, outcomes)
+    _count(tenant, outcomes, instances)
+    if instances and len(failures) == len({i.content for i in instances}):
+        raise NotDurable(f"Nothing could be stored: {next(iter(failures.values())).words}. Send it again.")
+    return outcomes
+
+
+async def await_catalog(
+    sender: Sender, outcomes: Sequence[Outcome], *, engine: AsyncEngine, limits: StoreLimits
+) -> None:
+    """Waits a bounded time until a person's next query will find what was stored; a machine does not wait."""
+    if sender.is_person:
+        stored = {outcome.sop_instance_uid for outcome in outcomes if outcome.stored}
+        await store.wait_until_visible(engine, sender.tenant, stored, timeout=limits.visible_timeout)
+
+
+async def read_instances(spool: RequestSpool, study_uid: str | None) -> list[Instance | Outcome]:
+    """Reads the header of each part.
+
+    Returns:
+        an instance for each part that may be stored, an outcome of failure for each other one.
+    """
+    budget = _HeaderBudget(_KEPT_HEADERS)
+    return await asyncio.gather(*(_read_instance(spool, part, study_uid, budget) for part in spool.parts))
+
+
+async def refuse_request(audit: AuditTrail, sender: Sender, study_uid: str | None, problem: Problem) -> None:
+    """Records that a request was refused as a whole."""
+    await audit.record(
+        sender.tenant,
+        AuditRecorded(
+            action="refuse",
+            outcome="serious-failure" if problem.status >= 500 else "minor-failure",
+            actor=sender.subject,
+            actor_name=sender.name,
+            service=SERVICE,
+            address=sender.address,
+            study_uid=study_uid or "",
+            resource=sender.resource,
+            detail=f"{int(problem.status)} {problem.title}: {problem.detail}",
+        ),
+    )
+
+
+async def provision_tenant(objects: ObjectStore, tenant: str) -> None:
+    """Makes the tenant's bucket; that it exists is no error. The operators' tenant has none."""
+    if tenant != SYSTEM_TENANT:
+        await objects.create_bucket(tenant)
+
+
+class _HeaderBudget:
+    """How much of what was read may stay in memory until the packs are built."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def keep(self, header: Header, weight: int) -> Header | None:
+        """The header, or nothing when it is to be read again later."""
+        self._left -= weight
+        return header if self._left >= 0 else None
+
+
+async def _read_instance(
+    spool: RequestSpool, part: SpooledPart, study_uid: str | None, budget: _HeaderBudget
+) -> Instance | Outcome:
+    if part.refusal is not None:
+        return Outcome(failure=part.refusal)
+    try:
+        header, weight = await spool.run(_read, part)
+    except DicomError as error:
+        return Outcome(failure=Reason(error.failure_reason, error.reason))
+    except Exception as error:
+        # Whatever a hostile file does to the reader, the other instances of the request go on.
+        _log.error("a header could not be read", sha256=part.sha256, exc_info=error)
+        return Outcome(failure=Reason(CANNOT_UNDERSTAND, "the instance can't be read"))
+    instance = Instance(
+        sop_instance_uid=header.sop_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        study_uid=header.study_uid,
+        series_uid=header.series_uid,
+        path=part.path,
+        size=part.size,
+        sha256=part.sha256,
+        weight=weight,
+        header=budget.keep(header, weight),
+    )
+    if study_uid is not None and instance.study_uid != study_uid:
+        return outcome_of(instance, failure=wrong_study())
+    return instance
+
+
+def _read(part: SpooledPart) -> tuple[Header, int]:
+    header = read_header(part.path)
+    return header, len(orjson.dumps(header.dicom))
+
+
+async def _make_durable(
+    spool: RequestSpool,
+    sender: Sender,
+    instances: Sequence[Instance],
+    *,
+    objects: ObjectStore,
+    producer: Producer,
+    limits: StoreLimits,
+) -> dict[tuple[str, str], Reason]:
+    """Stores the packs and publishes their events.
+
+    Returns:
+        why instances are not durable: (SOP Instance UID, SHA-256) → reason; the others are.
+    """
+    packs = plan_packs(instances, limits.pack)
+    gate = asyncio.Semaphore(limits.uploads)
+
+    async def put(pack: PlannedPack) -> InstancesStored | Reason:
+        async with gate:
+            return await _put_pack(spool, sender, pack, objects=objects, timeout=limits.store_timeout)
+
+    results = await asyncio.gather(*(put(pack) for pack in packs))
+    events = [result for result in results if isinstance(result, InstancesStored)]
+    unpublished: Reason | None = None
+    if events:
+        try:
+            envelopes = [envelope(INSTANCES_STORED, sender.tenant, event) for event in events]
+            await producer.publish(INSTANCES_STORED, envelopes, limits.publish_timeout)
+        except EventsUnavailable as error:
+            _log.warning("packs were stored and not announced", packs=len(events), error=repr(error))
+            unpublished = Reason(NO_RESOURCES, "the event log did not acknowledge in time")
+    failures: dict[tuple[str, str], Reason] = {}
+    for pack, result in zip(packs, results, strict=True):
+        reason = result if isinstance(result, Reason) else unpublished
+        if reason is not None:
+            failures.update({instance.content: reason for instance in pack.instances})
+    return failures
+
+
+async def _put_pack(
+    spool: RequestSpool, sender: Sender, pack: PlannedPack, *, objects: ObjectStore, timeout: float
+) -> InstancesStored | Reason:
+    """Stores one pack, or says why not: what fails here must not fail the other packs of the request."""
+    try:
+        with _PACK_SECONDS.time():
+            return await store.put_pack(objects, spool, sender.tenant, pack, source=sender.subject, timeout=timeout)
+    except BucketMissing:
+        return Reason(NO_RESOURCES, "the storage of this tenant is not ready yet")
+    except StorageFull as error:
+        return Reason(NO_RESOURCES, error.detail)
+    except (ObjectError, TimeoutError) as error:
+        _log.warning("a pack was not stored", study=pack.study_uid, error=repr(error))
+        return Reason(NO_RESOURCES, "the object store did not take it in time")
+    except InvalidPack as error:
+        return Reason(PROCESSING_FAILURE, str(error))
+    except Exception as error:
+        _log.error("a pack could not be built or stored", study=pack.study_uid, exc_info=error)
+        return Reason(PROCESSING_FAILURE, "the instances could not be packed")
+
+
+async def _record_outcomes(audit: AuditTrail, sender: Sender, outcomes: Sequence[Outcome]) -> None:
+    """Keeps one audit record for each study of the request, and one for what could not be read."""
+    for record in study_records(outcomes):
+        await audit.record(
+            sender.tenant,
+            AuditRecorded(
+                action="store" if record.study_uid else "refuse",
+                outcome="success" if not record.failed else "minor-failure" if record.stored else "serious-failure",
+                actor=sender.subject,
+                actor_name=sender.name,
+                service=SERVICE,
+                address=sender.address,
+                study_uid=record.study_uid,
+                resource=sender.resource,
+                instance_count=record.stored,
+                detail=record.detail,
+            ),
+        )
+
+
+def _count(tenant: str, outcomes: Sequence[Outcome], instances: Sequence[Instance]) -> None:
+    stored = {(o.sop_instance_uid, o.sha256) for o in outcomes if o.stored}
+    _INSTANCES.labels(tenant, "stored").inc(sum(outcome.stored for outcome in outcomes))
+    _INSTANCES.labels(tenant, "failed").inc(sum(not outcome.stored for outcome in outcomes))
+    _BYTES.labels(tenant).inc(sum({i.content: i.size for i in instances if i.content in stored}.values()))

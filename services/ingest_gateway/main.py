@@ -1,0 +1,63 @@
+"""Wires the service."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from libs import telemetry, web
+from libs.auth import Authenticated, TokenVerifier
+from services.ingest_gateway.api import create_router, on_refusal
+from services.ingest_gateway.consumers import consume_tenants
+from services.ingest_gateway.handlers import SERVICE
+from services.ingest_gateway.leftover import LeftoverBody
+from services.ingest_gateway.resources import Resources, open_resources
+from services.ingest_gateway.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; its resources open with its lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_resources(settings) as resources:
+            app.state.resources = resources
+            stop = asyncio.Event()
+            consuming = asyncio.create_task(consume_tenants(resources, settings.kafka_bootstrap, stop))
+            try:
+                yield
+            finally:
+                stop.set()
+                await asyncio.wait({consuming}, timeout=5)
+                consuming.cancel()
+
+    def resources() -> Resources:
+        opened: Resources = app.state.resources
+        return opened
+
+    async def check_events() -> None:
+        await resources().producer.check()
+
+    async def check_spool() -> None:
+        await resources().spool.run(resources().spool.require_space)
+
+    app = web.create_app(
+        SERVICE,
+        title="Lightbox: storing",
+        description="Takes instances in by STOW-RS (PS3.18 section 10.5) and answers once they are durable.",
+        lifespan=lifespan,
+        health={"events": check_events, "spool": check_spool},
+        max_body=settings.max_request,
+    )
+    app.add_middleware(LeftoverBody)
+    auth = Authenticated(TokenVerifier(settings.jwks_url, settings.issuer), settings.public_url, on_refusal=on_refusal)
+    app.include_router(create_router(auth, settings))
+    return app
+
+
+def run(arguments: list[str]) -> None:
+    """Serves until it is told to stop. It takes no arguments; everything is set by the environment."""
+    settings = Settings()
+    telemetry.configure(SERVICE, level=settings.log_level)
+    web.serve(create_app(settings), host=settings.host, port=settings.port)

@@ -1,0 +1,104 @@
+"""Database, object store, Kafka, spool: opened together, closed together."""
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.events import AuditTrail, Producer
+from libs.objects import ObjectStore
+from libs.tenancy import create_engine
+from services.ingest_gateway.admission import Admission
+from services.ingest_gateway.domain import PackLimits
+from services.ingest_gateway.handlers import SERVICE, StoreLimits
+from services.ingest_gateway.settings import Settings
+from services.ingest_gateway.spool import Spool
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the service works with.
+
+    Attributes:
+        engine: the catalog.
+        objects: the object store.
+        producer: publishes events.
+        audit: keeps audit records.
+        spool: temporary files.
+        admission: bounds the requests under way.
+        limits: bounds of storing.
+    """
+
+    engine: AsyncEngine
+    objects: ObjectStore
+    producer: Producer
+    audit: AuditTrail
+    spool: Spool
+    admission: Admission
+    limits: StoreLimits
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    """Opens everything; none of the servers need be there yet."""
+    engine = create_engine(settings.database_url, application_name=SERVICE)
+    objects = ObjectStore(
+        settings.s3_endpoint,
+        settings.s3_region,
+        settings.s3_access_key,
+        settings.s3_secret_key,
+        settings.bucket_prefix,
+    )
+    producer = Producer(settings.kafka_bootstrap, SERVICE)
+    executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="spool")
+    spool = Spool(
+        settings.spool_dir / "requests",
+        min_free=settings.min_free,
+        max_part=settings.max_part,
+        executor=executor,
+    )
+    left = await spool.run(spool.clear)
+    if left:
+        _log.info("removed what an earlier process left in the spool", requests=left)
+    await producer.start()
+    try:
+        async with AuditTrail(producer, SERVICE, settings.spool_dir / "audit") as audit:
+            yield Resources(
+                engine=engine,
+                objects=objects,
+                producer=producer,
+                audit=audit,
+                spool=spool,
+                admission=_admission(settings),
+                limits=_limits(settings),
+            )
+    finally:
+        await producer.stop()
+        await objects.close()
+        await engine.dispose()
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _admission(settings: Settings) -> Admission:
+    return Admission(
+        at_once=settings.requests_at_once,
+        per_tenant=settings.requests_per_tenant,
+        waiting=settings.requests_waiting,
+        timeout=settings.queue_timeout,
+    )
+
+
+def _limits(settings: Settings) -> StoreLimits:
+    return StoreLimits(
+        pack=PackLimits(settings.pack_instances, settings.pack_bytes),
+        uploads=settings.pack_uploads,
+        store_timeout=settings.store_timeout,
+        publish_timeout=settings.publish_timeout,
+        visible_timeout=settings.visible_timeout,
+        lookup_timeout=settings.lookup_timeout,
+    )

@@ -1,0 +1,51 @@
+"""What can be set from outside."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read once from the environment, prefix ``LIGHTBOX_INGEST_GATEWAY_``. Sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="LIGHTBOX_INGEST_GATEWAY_", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+    log_level: str = "INFO"
+    public_url: str = Field(default="http://127.0.0.1:8080", description="the front door, as senders see it")
+
+    database_url: str
+    kafka_bootstrap: str
+    s3_endpoint: str
+    s3_region: str = "us-east-1"
+    s3_access_key: str
+    s3_secret_key: str = Field(repr=False)
+    bucket_prefix: str = "lightbox"
+    jwks_url: str
+    issuer: str = "lightbox"
+    spool_dir: Path = Field(description="a private folder for what is on its way")
+
+    max_request: int = Field(default=16 << 30, gt=0, description="the largest body")
+    max_part: int = Field(default=4 << 30, gt=0, description="the largest instance")
+    max_parts: int = Field(default=10_000, gt=0, description="the most instances in one request")
+    max_part_header: int = Field(default=8192, gt=0, description="the largest block of headers of a part")
+    min_free: int = Field(default=1 << 30, ge=0, description="what must stay free on the spool's disk")
+    idle_timeout: float = Field(default=60, gt=0, description="how long a sender may be all but silent")
+    min_progress: int = Field(default=16 << 10, ge=0, description="what must arrive within one idle time-out")
+
+    pack_instances: int = Field(default=500, gt=0, description="the most instances in one pack")
+    pack_bytes: int = Field(default=512 << 20, gt=0, description="the size after which a pack is closed")
+    pack_uploads: int = Field(default=4, gt=0, description="packs of one request that are uploaded at once")
+
+    requests_at_once: int = Field(default=32, gt=0, description="uploads under way, of all tenants")
+    requests_per_tenant: int = Field(default=8, gt=0, description="uploads under way of one tenant")
+    requests_waiting: int = Field(default=16, ge=0, description="uploads of one tenant that wait for their turn")
+    queue_timeout: float = Field(default=5, ge=0, description="how long an upload waits for its turn")
+
+    store_timeout: float = Field(default=30, gt=0, description="how long the object store may take for a small pack")
+    publish_timeout: float = Field(default=10, gt=0, description="how long Kafka may take to acknowledge")
+    visible_timeout: float = Field(default=5, ge=0, description="how long a person's upload waits for the catalog")
+    lookup_timeout: float = Field(default=2, gt=0, description="how long a look for earlier versions may take")
+    threads: int = Field(default=4, gt=0, description="threads for files and headers")

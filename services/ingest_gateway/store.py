@@ -1,0 +1,153 @@
+"""What this service keeps and looks up: packs in the tenant's bucket, instances in the catalog."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+from sqlalchemy import Text, any_, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.catalog.tables import instances as catalog_instances
+from libs.dicom import read_header
+from libs.events.models import InstancesStored
+from libs.objects import AlreadyExists, ObjectStore
+from libs.packs import InvalidPack, PackInfo, PackInput, locate_index, pack_key, read_index, write_pack
+from libs.packs.reader import TAIL
+from libs.tenancy import tenant_transaction
+from services.ingest_gateway.domain import Instance, PlannedPack
+from services.ingest_gateway.spool import RequestSpool
+
+_SLOWEST: Final = 2 << 20
+"""Bytes a second at which an upload to the object store still counts as one that makes progress."""
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 0.25
+_log = structlog.get_logger(__name__)
+
+
+async def put_pack(
+    objects: ObjectStore, spool: RequestSpool, tenant: str, pack: PlannedPack, *, source: str, timeout: float
+) -> InstancesStored:
+    """Builds a pack in the spool and stores it under its key. When this returns it is durable.
+
+    Arguments:
+        objects: the object store.
+        spool: where the instances are; the pack's file and theirs are removed afterwards.
+        tenant: whose bucket.
+        pack: what to put in.
+        source: who sent it.
+        timeout: seconds for a small pack; a large one gets more.
+
+    Returns:
+        the event that tells of it.
+
+    Raises:
+        ObjectError: the object store did not take it.
+        TimeoutError: it took too long.
+        StorageFull: the spool's disk is full.
+        InvalidPack: another object is stored under the key.
+    """
+    key = pack_key(pack.study_uid, pack.series_uid, (instance.content for instance in pack.instances))
+    path = spool.folder / f"pack-{key.rsplit('/', 1)[1]}"
+    try:
+        built, checksum = await spool.run(_build, path, pack, source)
+        async with asyncio.timeout(timeout + built.size / _SLOWEST):
+            try:
+                await objects.put_new(tenant, key, path, checksum)
+                size, offset, length = built.size, built.index_offset, built.index_length
+            except AlreadyExists:
+                # A retry: the earlier pack holds the same instances and differs in the time of its writing only.
+                size, offset, length = await _locate_earlier(objects, tenant, key, pack)
+    finally:
+        await asyncio.shield(spool.run(_remove_files, path, pack.instances))
+    return InstancesStored(
+        study_uid=pack.study_uid,
+        series_uid=pack.series_uid,
+        pack_key=key,
+        pack_size=size,
+        index_offset=offset,
+        index_length=length,
+        instance_count=len(pack.instances),
+        source=source,
+    )
+
+
+async def _locate_earlier(objects: ObjectStore, tenant: str, key: str, pack: PlannedPack) -> tuple[int, int, int]:
+    """Size and place of the index of a pack that is stored already, after checking that it holds the instances."""
+    tail, size = await objects.get_tail(tenant, key, TAIL)
+    offset, length = locate_index(tail, size)
+    start = size - len(tail)
+    if offset >= start:
+        entry = tail[offset - start : offset - start + length]
+    else:
+        entry = await objects.get_range(tenant, key, offset, length)
+    listed = {(i.sop_instance_uid, i.sha256) for i in read_index(entry).instances}
+    if listed != {instance.content for instance in pack.instances}:
+        _log.error("a stored pack does not hold what its key says", tenant=tenant, key=key)
+        raise InvalidPack("another object is stored under the key of this pack")
+    return size, offset, length
+
+
+def _build(path: Path, pack: PlannedPack, source: str) -> tuple[PackInfo, str]:
+    """Writes the pack; what it holds, and the SHA-256 of the whole."""
+    inputs = (
+        PackInput(instance.header or read_header(instance.path), instance.path, instance.sha256)
+        for instance in pack.instances
+    )
+    info = write_pack(
+        path, inputs, study=pack.study_uid, series=pack.series_uid, stored=datetime.now(UTC), source=source
+    )
+    with path.open("rb") as file:
+        return info, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove_files(path: Path, instances: Collection[Instance]) -> None:
+    path.unlink(missing_ok=True)
+    for instance in instances:
+        instance.path.unlink(missing_ok=True)
+
+
+async def find_earlier(engine: AsyncEngine, tenant: str, uids: Collection[str], *, timeout: float) -> dict[str, str]:
+    """What the catalog has under these SOP Instance UIDs: UID → SHA-256 in hexadecimal.
+
+    Storing does not depend on the catalog: while it is away, nothing is found.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return await _hashes(engine, tenant, uids)
+    except (TimeoutError, SQLAlchemyError, OSError) as error:
+        _log.warning("earlier versions were not looked up", error=repr(error))
+        return {}
+
+
+async def wait_until_visible(engine: AsyncEngine, tenant: str, uids: Collection[str], *, timeout: float) -> bool:
+    """Waits until the catalog has all of these SOP Instance UIDs.
+
+    Returns:
+        whether they came within ``timeout`` seconds.
+    """
+    wanted = set(uids)
+    pause = _FIRST_PAUSE
+    deadline = time.monotonic() + timeout
+    while wanted and (left := deadline - time.monotonic()) > 0:
+        wanted -= (await find_earlier(engine, tenant, wanted, timeout=left)).keys()
+        if wanted:
+            await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+    return not wanted
+
+
+async def _hashes(engine: AsyncEngine, tenant: str, uids: Collection[str]) -> dict[str, str]:
+    table = catalog_instances.c
+    query = select(table.sop_uid, func.encode(table.sha256, "hex")).where(
+        table.tenant_id == tenant, table.sop_uid == any_(bindparam("uids", list(uids), ARRAY(Text)))
+    )
+    async with tenant_transaction(engine, tenant) as connection:
+        rows = await connection.execute(query)
+        return {row[0]: row[1] for row in rows}

@@ -1,27 +1,20 @@
 """Value representations by tag, for data sets that do not carry them (PS3.6, PS3.5 section 7.1.3)."""
 
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
-from pydicom.datadict import DicomDictionary, dictionary_VR, private_dictionary_VR
+from pydicom.datadict import dictionary_VR, private_dictionary_VR
 
 UNKNOWN: Final = "UN"
 PIXEL_DATA: Final = 0x7FE00010
 LUT_DATA: Final = 0x00283006
-_KNOWN: Final[dict[int, str]] = {tag: entry[0] for tag, entry in DicomDictionary.items()}
 
 
+@lru_cache(maxsize=16384)
 def vr_of(tag: int) -> str:
     """The representation of a standard attribute; may name a choice such as ``US or SS``; ``UN`` when unknown."""
-    found = _KNOWN.get(tag)
-    if found is not None:
-        return found
-    return "UL" if tag & 0xFFFF == 0 else _repeating(tag)
-
-
-@cache
-def _repeating(tag: int) -> str:
-    """Groups such as 60xx are in the dictionary by pattern."""
+    if tag & 0xFFFF == 0:
+        return "UL"
     try:
         return dictionary_VR(tag)
     except KeyError:

@@ -34,6 +34,7 @@ __all__ = [
     "search_instances",
     "search_series",
     "search_studies",
+    "summarise_instances",
 ]
 
 _STUDY = (
@@ -195,6 +196,21 @@ async def locate_instances(
     if after is not None:
         query = query.where(tuple_(*place) > tuple_(after.pack_id, after.byte_offset))
     return [_instance(row) for row in (await connection.execute(query.order_by(*place).limit(limit))).mappings()]
+
+
+async def summarise_instances(
+    connection: AsyncConnection, study_uid: str, series_uid: str | None = None
+) -> tuple[int, frozenset[str], str]:
+    """Of a study or a series: the number of instances, their transfer syntaxes, the Patient ID.
+
+    The number is 0 when there is no such study or series.
+    """
+    columns = (studies.c.patient_id, instances.c.transfer_syntax)
+    query = select(*columns, func.count()).select_from(_INSTANCES_JOINED).where(studies.c.study_uid == study_uid)
+    if series_uid is not None:
+        query = query.where(series.c.series_uid == series_uid)
+    rows = (await connection.execute(query.group_by(*columns))).all()
+    return sum(row[2] for row in rows), frozenset(row[1] for row in rows), rows[0][0] if rows else ""
 
 
 def _located(study_uid: str, series_uid: str | None, sop_uid: str | None) -> Select[Any]:

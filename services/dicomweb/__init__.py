@@ -2,6 +2,6 @@
 
 Consumes: nothing from Kafka.
 Produces: ``audit.recorded``, one for every search and retrieval and for every refusal.
-Reads: the catalog (``studies``, ``series``, ``instances``, ``packs``), packs and metadata documents in the tenant's bucket.
+Reads: the catalog (studies, series, instances, packs), packs and metadata documents in the tenant's bucket.
 Writes: no table and no object.
 """

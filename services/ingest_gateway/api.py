@@ -115,6 +115,7 @@ async def _store(request: Request, principal: Principal, study: str | None, sett
                 producer=resources.producer,
                 audit=resources.audit,
                 engine=resources.engine,
+                uploads=resources.uploads,
                 limits=resources.limits,
             )
     except NotDurable:

@@ -85,6 +85,7 @@ async def store_instances(
     producer: Producer,
     audit: AuditTrail,
     engine: AsyncEngine,
+    uploads: asyncio.Semaphore,
     limits: StoreLimits,
 ) -> list[Outcome]:
     """Stores what is in the spool: packs into the bucket, then the events, and only then an outcome of success.
@@ -97,7 +98,8 @@ async def store_instances(
         producer: publishes ``instances.stored``.
         audit: keeps one record a study.
         engine: the catalog.
-        limits: bounds.
+        uploads: bounds the packs that are built and uploaded at once, of all requests.
+        limits: bounds of this request.
 
     Returns:
         one outcome a part, in the order of their arrival.
@@ -112,7 +114,7 @@ async def store_instances(
     tenant = sender.tenant
     earlier, failures = await asyncio.gather(
         store.find_earlier(engine, tenant, {i.sop_instance_uid for i in instances}, timeout=limits.lookup_timeout),
-        _make_durable(spool, sender, instances, objects=objects, producer=producer, limits=limits),
+        _make_durable(spool, sender, instances, objects=objects, producer=producer, uploads=uploads, limits=limits),
     )
     outcomes = [
         outcome_of(item, failure=failures.get(item.content)) if isinstance(item, Instance) else item for item in read
@@ -221,6 +223,7 @@ async def _make_durable(
     *,
     objects: ObjectStore,
     producer: Producer,
+    uploads: asyncio.Semaphore,
     limits: StoreLimits,
 ) -> dict[tuple[str, str], Reason]:
     """Stores the packs and publishes their events.
@@ -232,7 +235,7 @@ async def _make_durable(
     gate = asyncio.Semaphore(limits.uploads)
 
     async def put(pack: PlannedPack) -> InstancesStored | Reason:
-        async with gate:
+        async with gate, uploads:
             return await _put_pack(spool, sender, pack, objects=objects, timeout=limits.store_timeout)
 
     results = await asyncio.gather(*(put(pack) for pack in packs))

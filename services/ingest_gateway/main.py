@@ -39,6 +39,9 @@ def create_app(settings: Settings) -> FastAPI:
     async def check_events() -> None:
         await resources().producer.check()
 
+    async def check_objects() -> None:
+        await resources().objects.ready()
+
     async def check_spool() -> None:
         await resources().spool.run(resources().spool.require_space)
 
@@ -47,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Lightbox: storing",
         description="Takes instances in by STOW-RS (PS3.18 section 10.5) and answers once they are durable.",
         lifespan=lifespan,
-        health={"events": check_events, "spool": check_spool},
+        health={"objects": check_objects, "events": check_events, "spool": check_spool},
         max_body=settings.max_request,
     )
     app.add_middleware(LeftoverBody)

@@ -1,5 +1,6 @@
 """Database, object store, Kafka, spool: opened together, closed together."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -31,7 +32,8 @@ class Resources:
         audit: keeps audit records.
         spool: temporary files.
         admission: bounds the requests under way.
-        limits: bounds of storing.
+        uploads: bounds the packs that are built and uploaded at once.
+        limits: bounds of storing one request.
     """
 
     engine: AsyncEngine
@@ -40,6 +42,7 @@ class Resources:
     audit: AuditTrail
     spool: Spool
     admission: Admission
+    uploads: asyncio.Semaphore
     limits: StoreLimits
 
 
@@ -75,6 +78,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                 audit=audit,
                 spool=spool,
                 admission=_admission(settings),
+                uploads=asyncio.Semaphore(settings.uploads_at_once),
                 limits=_limits(settings),
             )
     finally:
@@ -96,7 +100,7 @@ def _admission(settings: Settings) -> Admission:
 def _limits(settings: Settings) -> StoreLimits:
     return StoreLimits(
         pack=PackLimits(settings.pack_instances, settings.pack_bytes),
-        uploads=settings.pack_uploads,
+        uploads=settings.uploads_per_request,
         store_timeout=settings.store_timeout,
         publish_timeout=settings.publish_timeout,
         visible_timeout=settings.visible_timeout,

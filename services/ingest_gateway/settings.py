@@ -37,7 +37,8 @@ class Settings(BaseSettings):
 
     pack_instances: int = Field(default=500, gt=0, description="the most instances in one pack")
     pack_bytes: int = Field(default=512 << 20, gt=0, description="the size after which a pack is closed")
-    pack_uploads: int = Field(default=4, gt=0, description="packs of one request that are uploaded at once")
+    uploads_per_request: int = Field(default=4, gt=0, description="packs of one request that are uploaded at once")
+    uploads_at_once: int = Field(default=8, gt=0, description="packs that are uploaded at once, of all requests")
 
     requests_at_once: int = Field(default=32, gt=0, description="uploads under way, of all tenants")
     requests_per_tenant: int = Field(default=8, gt=0, description="uploads under way of one tenant")

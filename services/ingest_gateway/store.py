@@ -1,7 +1,6 @@
 """What this service keeps and looks up: packs in the tenant's bucket, instances in the catalog."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -19,13 +18,14 @@ from libs.dicom import read_header
 from libs.events.models import InstancesStored
 from libs.objects import AlreadyExists, ObjectStore
 from libs.packs import InvalidPack, PackInfo, PackInput, locate_index, pack_key, read_index, write_pack
-from libs.packs.reader import TAIL
 from libs.tenancy import tenant_transaction
 from services.ingest_gateway.domain import Instance, PlannedPack
 from services.ingest_gateway.spool import RequestSpool
 
 _SLOWEST: Final = 2 << 20
 """Bytes a second at which an upload to the object store still counts as one that makes progress."""
+_TAIL: Final = 256 << 10
+"""How many last bytes of an earlier pack are read at first; they hold its index, unless it is a large one."""
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 0.25
 _log = structlog.get_logger(__name__)
@@ -56,10 +56,10 @@ async def put_pack(
     key = pack_key(pack.study_uid, pack.series_uid, (instance.content for instance in pack.instances))
     path = spool.folder / f"pack-{key.rsplit('/', 1)[1]}"
     try:
-        built, checksum = await spool.run(_build, path, pack, source)
+        built = await spool.run(_build, path, pack, source)
         async with asyncio.timeout(timeout + built.size / _SLOWEST):
             try:
-                await objects.put_new(tenant, key, path, checksum)
+                await objects.put_new(tenant, key, path)
                 size, offset, length = built.size, built.index_offset, built.index_length
             except AlreadyExists:
                 # A retry: the earlier pack holds the same instances and differs in the time of its writing only.
@@ -80,7 +80,7 @@ async def put_pack(
 
 async def _locate_earlier(objects: ObjectStore, tenant: str, key: str, pack: PlannedPack) -> tuple[int, int, int]:
     """Size and place of the index of a pack that is stored already, after checking that it holds the instances."""
-    tail, size = await objects.get_tail(tenant, key, TAIL)
+    tail, size = await objects.get_tail(tenant, key, _TAIL)
     offset, length = locate_index(tail, size)
     start = size - len(tail)
     if offset >= start:
@@ -94,17 +94,14 @@ async def _locate_earlier(objects: ObjectStore, tenant: str, key: str, pack: Pla
     return size, offset, length
 
 
-def _build(path: Path, pack: PlannedPack, source: str) -> tuple[PackInfo, str]:
-    """Writes the pack; what it holds, and the SHA-256 of the whole."""
+def _build(path: Path, pack: PlannedPack, source: str) -> PackInfo:
     inputs = (
         PackInput(instance.header or read_header(instance.path), instance.path, instance.sha256)
         for instance in pack.instances
     )
-    info = write_pack(
+    return write_pack(
         path, inputs, study=pack.study_uid, series=pack.series_uid, stored=datetime.now(UTC), source=source
     )
-    with path.open("rb") as file:
-        return info, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove_files(path: Path, instances: Collection[Instance]) -> None:

@@ -73,25 +73,20 @@ async def read_dead_letters(bootstrap: str, topic: Topic[Any], *, limit: int = 1
     Raises:
         EventsUnavailable: Kafka can't be reached.
     """
-    letters: list[DeadLetter] = []
+    partition = TopicPartition(topic.dead_letter, 0)
     consumer = _consumer(bootstrap)
     try:
         async with asyncio.timeout(30):
             await consumer.start()
-            for partition in await _partitions(consumer, topic):
-                done = await consumer.committed(partition) or 0
-                end = (await consumer.end_offsets([partition]))[partition]
-                begin = (await consumer.beginning_offsets([partition]))[partition]
-                consumer.assign([partition])
-                consumer.seek(partition, max(begin, end - limit))
-                letters += [
-                    _letter(topic, record, record.offset < done) async for record in _records(consumer, partition, end)
-                ]
+            consumer.assign([partition])
+            done = await consumer.committed(partition) or 0
+            begin, end = await _bounds(consumer, partition)
+            consumer.seek(partition, max(begin, end - limit))
+            return [_letter(topic, record, record.offset < done) async for record in _records(consumer, partition, end)]
     except (KafkaError, OSError, TimeoutError) as error:
         raise EventsUnavailable("Kafka can't be reached.") from error
     finally:
         await consumer.stop()
-    return letters[-limit:]
 
 
 async def replay_dead_letters(
@@ -115,21 +110,19 @@ async def replay_dead_letters(
         EventsUnavailable: Kafka can't be reached; those before were brought back and are remembered.
     """
     count = 0
+    partition = TopicPartition(topic.dead_letter, 0)
     consumer = _consumer(bootstrap)
     try:
         await asyncio.wait_for(consumer.start(), 30)
-        for partition in await _partitions(consumer, topic):
-            end = (await consumer.end_offsets([partition]))[partition]
-            begin = (await consumer.beginning_offsets([partition]))[partition]
-            start = max(begin, await consumer.committed(partition) or 0)
-            consumer.assign([partition])
-            consumer.seek(partition, start)
-            async for record in _records(consumer, partition, end):
-                if limit is not None and count >= limit:
-                    break
-                await producer.send([_revived(topic, record)])
-                await consumer.commit({partition: record.offset + 1})
-                count += 1
+        consumer.assign([partition])
+        begin, end = await _bounds(consumer, partition)
+        consumer.seek(partition, max(begin, await consumer.committed(partition) or 0))
+        async for record in _records(consumer, partition, end):
+            if count == limit:
+                break
+            await producer.send([_revived(topic, record)])
+            await consumer.commit({partition: record.offset + 1})
+            count += 1
     except (KafkaError, OSError, TimeoutError) as error:
         raise EventsUnavailable("Kafka can't be reached.") from error
     finally:
@@ -147,12 +140,11 @@ def _consumer(bootstrap: str) -> AIOKafkaConsumer:
     )
 
 
-async def _partitions(consumer: AIOKafkaConsumer, topic: Topic[Any]) -> list[TopicPartition]:
-    await consumer.topics()  # fetches the metadata of all topics
-    numbers = consumer.partitions_for_topic(topic.dead_letter) or set()
-    partitions = [TopicPartition(topic.dead_letter, number) for number in sorted(numbers)]
-    consumer.assign(partitions)
-    return partitions
+async def _bounds(consumer: AIOKafkaConsumer, partition: TopicPartition) -> tuple[int, int]:
+    """The first offset that is kept and the one after the last. A dead-letter topic has a single partition."""
+    begin = await consumer.beginning_offsets([partition])
+    end = await consumer.end_offsets([partition])
+    return begin[partition], end[partition]
 
 
 async def _records(consumer: AIOKafkaConsumer, partition: TopicPartition, end: int) -> AsyncIterator[ConsumerRecord]:

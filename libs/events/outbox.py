@@ -104,7 +104,9 @@ async def relay_once(engine: AsyncEngine, producer: Producer) -> int:
     Raises:
         EventsUnavailable: Kafka did not acknowledge; the rows are still there.
     """
-    async with engine.begin() as connection:
+    async with (
+        engine.begin() as connection
+    ):  # not tenant data: a relay sends the events of its role, whoever's they are
         if not (await connection.execute(_LOCK)).scalar_one():
             return 0
         rows = (await connection.execute(_NEXT, {"limit": _BATCH})).all()

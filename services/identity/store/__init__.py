@@ -1,0 +1,1 @@
+"""All of the identity service's SQL."""

@@ -61,7 +61,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def start(part: Part, log: Path) -> subprocess.Popen[bytes]:
-    """Starts the part in a session of its own; it is asked to end when we die.
+    """Prepares and spawns the part.
 
     Arguments:
         part: what to start.
@@ -71,6 +71,19 @@ def start(part: Part, log: Path) -> subprocess.Popen[bytes]:
         OSError: it can't be started.
     """
     part.prepare()
+    return spawn(part, log)
+
+
+def spawn(part: Part, log: Path) -> subprocess.Popen[bytes]:
+    """Starts the process in a session of its own; it is asked to end when the calling thread ends.
+
+    Arguments:
+        part: what to start; it was prepared.
+        log: the file that takes what it writes.
+
+    Raises:
+        OSError: it can't be started.
+    """
     output = open_log(log)
 
     def end_with_parent() -> None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import orjson
 
 from libs.dicom.frames import PixelAttributes, decode_frame, frame_bytes
-from libs.dicom.pixels import FrameTable
 from libs.dicom.part10 import inflate
+from libs.dicom.pixels import FrameTable
 from libs.dicom.rendering import render
 from libs.dicom.transcoding import to_explicit_little_endian
 

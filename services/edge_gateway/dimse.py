@@ -72,6 +72,7 @@ class StorageListener:
             limits=Limits(
                 message=self._settings.maximum_instance_bytes,
                 receiving=self._settings.maximum_receiving_bytes,
+                negotiation=self._settings.negotiation_timeout,
             ),
         )
         # Not among the entity's own servers: ``shutdown`` looks itself up there.
@@ -140,7 +141,7 @@ def _application_entity(settings: Settings) -> Any:
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.maximum_pdu_size = MAXIMUM_PDU
     entity.maximum_associations = settings.maximum_associations
-    entity.acse_timeout = 15
+    entity.acse_timeout = settings.negotiation_timeout
     entity.dimse_timeout = 60
     entity.network_timeout = settings.network_timeout
     entity.require_called_aet = not settings.accept_any_called_ae_title

@@ -106,8 +106,6 @@ def _checked_header(draft: Draft, request: StoreRequest) -> Header:
     try:
         header = read_header(draft.path)
     except DicomError as error:
-        if error.failure_reason in range(0xA900, 0xAA00):
-            raise DoesNotMatch(error.reason) from error
         raise CannotUnderstand(error.reason) from error
     if header.sop_instance_uid != request.sop_instance_uid:
         raise DoesNotMatch("the SOP Instance UID of the data set is not that of the command")

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
         maximum_instance_bytes: the largest data set that is taken.
         maximum_receiving_bytes: what all associations together may hold in memory before it is on disk.
         maximum_associations: how many associations at once.
+        negotiation_timeout: seconds within which a peer must have said what it wants.
         network_timeout: seconds that an open association may be idle.
         uploads: how many requests to the cloud at once.
         batch_instances: the most instances in one request.
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     maximum_instance_bytes: int = Field(2048 * MIB, gt=0)
     maximum_receiving_bytes: int = Field(4096 * MIB, gt=0)
     maximum_associations: int = Field(64, gt=0, le=256)
+    negotiation_timeout: float = Field(10.0, gt=0)
     network_timeout: float = Field(120.0, gt=0)
     uploads: int = Field(2, gt=0, le=16)
     batch_instances: int = Field(100, gt=0, le=1000)

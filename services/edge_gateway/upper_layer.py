@@ -23,7 +23,6 @@ _LARGEST_P_DATA: Final = 8 * MAXIMUM_PDU
 _LARGEST_OTHER: Final = 256 * 1024
 _MOST_ITEMS: Final = 8192
 _BUFFER: Final = 256 * 1024
-_FIRST_PDU_SECONDS: Final = 10.0
 _PDU_SECONDS: Final = 30.0
 _MESSAGE_GRACE_SECONDS: Final = 60.0
 _SLOWEST_BYTES_PER_SECOND: Final = 4096
@@ -43,10 +42,12 @@ class Limits:
     Attributes:
         message: the most bytes of one message.
         receiving: the most bytes of all messages under way together.
+        negotiation: seconds from the connection to a complete association request.
     """
 
     message: int
     receiving: int
+    negotiation: float
 
 
 class _Budget:
@@ -80,7 +81,7 @@ class BoundedSocket(AssociationSocket):
         self._body_of: int | None = None
         self._message = 0
         self._message_began = 0.0
-        self._deadline = time.monotonic() + _FIRST_PDU_SECONDS
+        self._deadline = time.monotonic() + limits.negotiation
         self._established = False
         self._peer = str(client_socket.getpeername()[0])
         client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -38,12 +38,13 @@ class EdgeProcess:
             "CLIENT_ID": "north.edge",
             "CLIENT_SECRET": "a secret of the test",
             "MINIMUM_FREE_BYTES": 0,
+            "NEGOTIATION_TIMEOUT": 2,
             **settings,
         }
         self.environment = os.environ | {f"LIGHTBOX_EDGE_GATEWAY_{k}": str(v) for k, v in values.items()}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, health: str = "/health/ready") -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "services", "edge_gateway"],
@@ -52,12 +53,12 @@ class EdgeProcess:
                 stdout=log,
                 stderr=log,
             )
-        wait_for(self._is_ready, what=f"the edge to be ready; see {self.log.read_text()[-2000:]}")
+        wait_for(lambda: self._answers(health), what=f"the edge to be ready; see {self.log.read_text()[-2000:]}")
 
-    def _is_ready(self) -> bool:
+    def _answers(self, health: str) -> bool:
         assert self.process and self.process.poll() is None, self.log.read_text()[-3000:]
         try:
-            return self.get("/health/ready") is not None
+            return self.get(health) is not None
         except OSError:
             return False
 

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import re
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -37,11 +39,21 @@ class StowServer:
     behave: Behaviour | None = None
     tokens: set[str] = field(default_factory=set)
     tokens_given: int = 0
+    connections: set[socket.socket] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
     port: int = 0
     _server: ThreadingHTTPServer | None = None
 
+    def reset(self) -> None:
+        with self.lock:
+            self.stored.clear()
+            self.times.clear()
+            self.requests.clear()
+            self.behave = None
+
     def start(self) -> None:
+        if self._server:
+            return
         server = ThreadingHTTPServer(("127.0.0.1", self.port), type("Handler", (_Handler,), {"cloud": self}))
         server.daemon_threads = True
         self.port = server.server_address[1]
@@ -53,6 +65,11 @@ class StowServer:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+        with self.lock:
+            connections, self.connections = self.connections, set()
+        for connection in connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def store(self, parts: Parts) -> Reply:
         items = []
@@ -97,6 +114,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def setup(self) -> None:
+        super().setup()
+        with self.cloud.lock:
+            self.cloud.connections.add(self.connection)
+
+    def finish(self) -> None:
+        with self.cloud.lock:
+            self.cloud.connections.discard(self.connection)
+        super().finish()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

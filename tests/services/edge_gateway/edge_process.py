@@ -56,7 +56,8 @@ class EdgeProcess:
         wait_for(lambda: self._answers(health), what=f"the edge to be ready; see {self.log.read_text()[-2000:]}")
 
     def _answers(self, health: str) -> bool:
-        assert self.process and self.process.poll() is None, self.log.read_text()[-3000:]
+        assert self.process
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
         try:
             return self.get(health) is not None
         except OSError:

@@ -4,7 +4,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -28,8 +28,8 @@ def write_instance(
     image = Dataset()
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = sop_class
-    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = uid or new_uid()
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = UID(sop_class)
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = UID(uid or new_uid())
     image.StudyInstanceUID = study or new_uid()
     image.SeriesInstanceUID = series or new_uid()
     image.Modality = "CT"

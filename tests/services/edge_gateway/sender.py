@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -18,8 +19,8 @@ from tests.services.edge_gateway.edge_process import EdgeProcess
 
 def dcmtk(program: str) -> str:
     """The path of a DCMTK program; pynetdicom brings programs of the same names."""
-    own = os.path.dirname(shutil.which("python") or "")
-    places = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if ".venv" not in p and p != own)
+    own = str(Path(sys.executable).parent)
+    places = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != own)
     found = shutil.which(program, path=places)
     if found is None:
         message = f"{program} of DCMTK is not on this machine (Debian: apt-get install dcmtk)"
@@ -60,4 +61,4 @@ def store_raw(association: Association, sop_class: str, uid: str, data_set: byte
     if answer is None:
         return -1, ""
     assert not isinstance(answer, Dataset)
-    return int(answer.Status), str(getattr(answer, "ErrorComment", None) or "")
+    return int(answer.Status or 0), str(getattr(answer, "ErrorComment", None) or "")

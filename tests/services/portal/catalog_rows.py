@@ -52,6 +52,7 @@ async def add_studies(engine: AsyncEngine, tenant: str, *wanted: Study) -> None:
 
 async def _add(connection: AsyncConnection, tenant: str, study: Study) -> None:
     found = await connection.scalar(select(patients.c.id).where(patients.c.patient_id == study.patient_id))
+    row: dict[str, Any]
     if found is None:
         row = {
             "tenant_id": tenant,

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.auth import DICOM_READ
-from libs.events import AUDIT_RECORDED, STUDIES_CHANGED, Producer, StudiesChanged, decode, envelope
+from libs.events import AUDIT_RECORDED, STUDIES_CHANGED, AuditRecorded, Producer, StudiesChanged, decode, envelope
 from libs.web.problems import TooManyRequests, Unavailable
 from services.portal.consumers import announce
 from services.portal.live import MAX_PENDING, Change, Live
@@ -90,9 +90,13 @@ async def test_a_stream_ends_so_that_the_session_is_looked_at_again(
     backing: Backing, issuer: TokenIssuer, owner: AsyncEngine, tenant: str, tmp_path: Path
 ) -> None:
     settings = settings_for(backing, issuer, tmp_path, stream_seconds=0.5)
-    async with serving(settings) as url, reading(url, issuer, owner, tenant, DICOM_READ) as reader:
-        async with asyncio.timeout(10), listening(reader) as events:
-            assert [kind async for kind, _ in events if kind == "studies"] == []
+    async with (
+        serving(settings) as url,
+        reading(url, issuer, owner, tenant, DICOM_READ) as reader,
+        asyncio.timeout(10),
+        listening(reader) as events,
+    ):
+        assert [kind async for kind, _ in events if kind == "studies"] == []
 
 
 async def test_while_the_database_is_away_pages_say_so_and_liveness_holds(
@@ -120,7 +124,7 @@ async def test_each_look_is_recorded_once(backing: Backing, reader: Reader) -> N
         AUDIT_RECORDED.name, bootstrap_servers=backing.kafka_bootstrap, auto_offset_reset="earliest"
     )
     await consumer.start()
-    seen = []
+    seen: list[AuditRecorded] = []
     try:
         async with asyncio.timeout(20):
             while len(seen) < 3:

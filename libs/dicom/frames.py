@@ -12,7 +12,13 @@ from pydicom.uid import UID
 
 from libs.dicom.codestream import dimensions
 from libs.dicom.errors import InvalidFrame
-from libs.dicom.identifiers import EXPLICIT_VR_BIG_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, RLE_LOSSLESS, transfer_syntax
+from libs.dicom.identifiers import (
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    JPEG_EXTENDED,
+    RLE_LOSSLESS,
+    transfer_syntax,
+)
 from libs.dicom.pixels import FrameTable, integer_of, text_of
 from libs.dicom.walk import DicomJson
 
@@ -20,6 +26,8 @@ MOST_PIXELS: Final = 256 * 1024 * 1024
 """Rows times columns of a frame that is decoded."""
 LARGEST_DECODED: Final = 1024 * 1024 * 1024
 """Bytes of a frame after decoding."""
+_ITEM_HEADERS: Final = 16
+"""Bytes of the empty offset table and the item header that ``_encapsulated`` puts before a frame."""
 _COLOUR: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420"})
 _GREY: Final = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
 _KEYWORDS: Final = {"7FE00008": "FloatPixelData", "7FE00009": "DoubleFloatPixelData", "7FE00010": "PixelData"}
@@ -197,19 +205,40 @@ def decode(frame: bytes, attributes: PixelAttributes, syntax: str, *, rgb: bool)
     else:
         syntax = syntax if syntax == EXPLICIT_VR_BIG_ENDIAN else EXPLICIT_VR_LITTLE_ENDIAN
         frame = frame + b"\0" if len(frame) % 2 else frame
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pixels, meta = _decoder(syntax).as_array(frame, index=0, raw=not rgb, **options)
-    except MemoryError:
-        raise
-    except Exception as error:  # codecs raise whatever they like
-        raise InvalidFrame("The frame can't be decoded.") from error
+    pixels, meta = _decoded(frame, syntax, raw=not rgb, options=options)
     return DecodedFrame(
         np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("=")),
         str(meta.get("photometric_interpretation", attributes.photometric_interpretation)),
         int(meta.get("bits_stored", attributes.bits_stored)),
     )
+
+
+def _decoded(
+    frame: bytes, syntax: str, *, raw: bool, options: dict[str, Any]
+) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decoder(syntax).as_array(frame, index=0, raw=raw, **options)
+    except MemoryError:
+        raise
+    except Exception as error:  # codecs raise whatever they like
+        if syntax == JPEG_EXTENDED:
+            pixels = _lenient_jpeg(frame[_ITEM_HEADERS:], options)
+            if pixels is not None:
+                return pixels, {}
+        raise InvalidFrame("The frame can't be decoded.") from error
+
+
+def _lenient_jpeg(frame: bytes, options: dict[str, Any]) -> npt.NDArray[Any] | None:
+    """Grey frames of 12 bits with a scan header that only one of the codecs lives with."""
+    from imagecodecs import jpeg8_decode
+
+    try:
+        pixels: npt.NDArray[Any] = jpeg8_decode(frame)
+    except Exception:
+        return None
+    return pixels if pixels.shape == (options["rows"], options["columns"]) else None
 
 
 def _check_codestream(frame: bytes, attributes: PixelAttributes, syntax: str) -> None:

@@ -88,6 +88,9 @@ def _native(walk: Walk, pixels: PixelElement, dicom: DicomJson) -> FrameTable:
     elif pixels.length > (bits * count + 7) // 8 + 1:
         walk.warn("Pixel Data is longer than its frames.")
     table: FrameTable = {"kind": "native", "offset": pixels.offset, "length": (bits + 7) // 8, "count": count}
+    if not walk.little and count == 1 and table["length"] % 2:
+        # Words are swapped, so the last pixel of an odd frame lies where the padding would be.
+        table["length"] = min(table["length"] + 1, pixels.length)
     if bits % 8 and count > 1:
         table["bits"] = bits
     return table

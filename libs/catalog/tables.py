@@ -80,6 +80,7 @@ packs = Table(
     Column("size", BigInteger),
     Column("index_offset", BigInteger),
     Column("index_length", Integer),
+    Column("stored", DateTime(timezone=True)),
 )
 
 instances = Table(

@@ -104,9 +104,7 @@ async def relay_once(engine: AsyncEngine, producer: Producer) -> int:
     Raises:
         EventsUnavailable: Kafka did not acknowledge; the rows are still there.
     """
-    async with (
-        engine.begin() as connection
-    ):  # not tenant data: a relay sends the events of its role, whoever's they are
+    async with engine.begin() as connection:  # not tenant data: a relay sends all events of its role
         if not (await connection.execute(_LOCK)).scalar_one():
             return 0
         rows = (await connection.execute(_NEXT, {"limit": _BATCH})).all()

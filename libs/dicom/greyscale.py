@@ -55,7 +55,7 @@ def windowed(
     np.clip(grey, 0, 255, out=grey)
     if attributes.photometric_interpretation == "MONOCHROME1":
         grey = 255 - grey
-    result = np.rint(grey).astype(np.uint8)
+    result: npt.NDArray[np.uint8] = np.rint(grey).astype(np.uint8)
     if padding is not None:
         result[padding] = 0
     return result

@@ -1,7 +1,9 @@
 """The frame table: where each frame is, from the pixel data element and the attributes around it (PS3.5 annex A.4)."""
 
 import struct
+from base64 import b64decode
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
 from libs.dicom.identifiers import RLE_LOSSLESS, transfer_syntax
@@ -118,8 +120,6 @@ def _offsets(walk: Walk, pixels: PixelElement, dicom: DicomJson) -> Sequence[int
         return struct.unpack_from(f"<{place[1] // 8}Q", walk.data, place[0])
     inline = dicom.get("7FE00001", {}).get("InlineBinary")
     if isinstance(inline, str):
-        from base64 import b64decode
-
         raw = b64decode(inline)
         return struct.unpack(f"<{len(raw) // 8}Q", raw[: len(raw) // 8 * 8])
     if pixels.table is None:
@@ -134,7 +134,7 @@ def _by_offsets(fragments: list[tuple[int, int]], offsets: Sequence[int], count:
     base = fragments[0][0]
     starts = {fragment[0] - base: index for index, fragment in enumerate(fragments)}
     firsts = [starts.get(offset, -1) for offset in offsets]
-    if firsts[0] != 0 or any(a >= b for a, b in zip(firsts, firsts[1:], strict=False)):
+    if firsts[0] != 0 or any(a >= b for a, b in pairwise(firsts)):
         return None
     bounds = [*firsts, len(fragments)]
     return [[list(f) for f in fragments[bounds[i] : bounds[i + 1]]] for i in range(count)]

@@ -77,8 +77,9 @@ def render(
 
 
 def functional_groups(dicom: DicomJson, number: int) -> Iterator[DicomJson]:
-    """Where to look for what may differ from frame to frame, the nearest first: the frame's own functional groups,
-    the shared ones, the data set itself (PS3.3 section C.7.6.16).
+    """Where to look for what may differ from frame to frame, the nearest first (PS3.3 section C.7.6.16).
+
+    These are the frame's own functional groups, the shared ones, and the data set itself.
     """
     frames = dicom.get("52009230", {}).get("Value") or []
     for group in (*frames[number - 1 : number], *(dicom.get("52009229", {}).get("Value") or [])[:1]):

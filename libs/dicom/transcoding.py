@@ -1,4 +1,4 @@
-"""Rewriting a Part 10 file as Explicit VR Little Endian, the syntax that every reader knows (PS3.18 section 8.7.3.3)."""
+"""Rewriting a Part 10 file as Explicit VR Little Endian, which every reader knows (PS3.18 section 8.7.3.3)."""
 
 import warnings
 from io import BytesIO
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from libs.dicom.errors import DicomError, InvalidDicom, InvalidFrame
 from libs.dicom.frames import DecodedFrame, PixelAttributes, decode, frame_bytes, frame_count, frame_ranges
@@ -72,6 +72,8 @@ def _rewritten(data: bytes, offset: int, header: Header) -> bytes:
             _decompress(dataset, data, header)
     elif header.transfer_syntax == EXPLICIT_VR_BIG_ENDIAN:
         _turn_words(dataset)
+    if not dataset.original_encoding[0]:
+        _read_implicit_elements(dataset)
     out = BytesIO()
     plain = Dataset()
     plain.update(dataset)
@@ -120,11 +122,25 @@ def _describe(dataset: Dataset, decoded: DecodedFrame) -> None:
 
 
 def _turn_words(dataset: Dataset) -> None:
-    """pydicom writes words as it has read them, so those of big endian are turned round here."""
-    for element in dataset.iterall():
+    """Turns the words of big endian round, since pydicom writes them as it has read them."""
+    for element in dataset:
+        if str(element.VR) == "SQ":
+            for item in element.value:
+                _turn_words(item)
+            continue
         width = SWAP_WIDTH.get(str(element.VR))
         if width and isinstance(element.value, bytes):
+            if element.keyword == "PixelData":  # a pixel of 32 bits is turned as a whole
+                width = max(width, int(dataset.get("BitsAllocated") or 0) // 8)
             element.value = swapped(element.value, width)
+
+
+def _read_implicit_elements(dataset: Dataset) -> None:
+    """Elements in implicit VR amid explicit can't be written from their bytes; reading them makes them ordinary."""
+    for tag in list(dataset.keys()):
+        raw = dataset.get_item(tag)
+        if isinstance(raw, RawDataElement) and raw.VR is None:
+            _ = dataset[tag]
 
 
 def _forget_encoding(plain: Dataset, source: Dataset) -> None:

@@ -91,7 +91,7 @@ class PackedInstance:
             sha256=sha256,
             frames=_frames(entry.get("frames")),
             bulk={path: _range(place) for path, place in _object(entry.get("bulk"), "bulk data").items()},
-            dicom=cast(DicomJson, _object(entry.get("dicom"), "DICOM JSON")),
+            dicom=cast("DicomJson", _object(entry.get("dicom"), "DICOM JSON")),
             warnings=[str(warning) for warning in _list(entry.get("warnings", []), "warnings")],
         )
 
@@ -231,4 +231,4 @@ def _frames(value: object) -> FrameTable | None:
                 _range(fragment)
     else:
         raise InvalidPack("The index has a frame table of an unknown kind.")
-    return cast(FrameTable, table)
+    return cast("FrameTable", table)

@@ -23,6 +23,7 @@ def create_engine(url: str, *, pool_size: int = 5, application_name: str = "ligh
         max_overflow=pool_size,
         pool_pre_ping=True,
         pool_timeout=10,
+        hide_parameters=True,  # an error is logged with its statement, never with a patient's name or a secret
         connect_args={
             "timeout": 10,
             "command_timeout": 60,

@@ -50,7 +50,7 @@ PARTS: list[Part] = [
     ({}, b"no headers"),
     ({"content-type": "a/b"}, b""),
     ({"content-type": "no/body"}, b""),
-    ({}, b"\r\n"),
+    ({}, b"\r\n\r\n"),
 ]
 
 

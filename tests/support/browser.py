@@ -122,7 +122,8 @@ async def overflow(page: Page) -> list[str]:
           for (const element of document.querySelectorAll('body *')) {
             const box = element.getBoundingClientRect();
             const hidden = element.closest('.sr, .skip, dialog:not([open]), [hidden], svg');
-            if (!hidden && box.width && box.right > width + 1 && !clipped(element)) out.push(element.tagName + '.' + element.className);
+            if (hidden || !box.width || box.right <= width + 1 || clipped(element)) continue;
+            out.push(element.tagName + '.' + element.className);
           }
           const list = document.getElementById('results');
           if (list && list.scrollWidth > list.clientWidth) out.push('the list scrolls sideways');

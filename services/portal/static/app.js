@@ -105,7 +105,14 @@ const lightbox = (() => {
   const list = document.getElementById("palette-list");
   const commands = [];
 
+  // What belongs to the page comes before what is everywhere.
+  let own = 0;
+
   function add(label, keys, run) {
+    commands.splice(own++, 0, { label, keys, run });
+  }
+
+  function addEverywhere(label, keys, run) {
     commands.push({ label, keys, run });
   }
 
@@ -179,12 +186,12 @@ const lightbox = (() => {
     }
   });
 
-  add("Worklist", "", () => location.assign("/"));
-  add("Light or dark", "", theme);
-  add("Keys", "?", () => open(help));
-  add("API documentation", "", () => location.assign("/api/docs"));
+  addEverywhere("Worklist", "", () => location.assign("/"));
+  addEverywhere("Light or dark", "", theme);
+  addEverywhere("Keys", "?", () => open(help));
+  addEverywhere("API documentation", "", () => location.assign("/api/docs"));
   const out = document.getElementById("log-out");
-  if (out) add("Log out", "", () => out.click());
+  if (out) addEverywhere("Log out", "", () => out.click());
 
   // --- the study page --------------------------------------------------------------------------------------------
   for (const [selector, label, keys] of [[".open-viewer", "Open in viewer", "Enter"], [".open-mpr", "Open in three planes (MPR)", ""]]) {

@@ -20,11 +20,13 @@ class Passwords:
     """Hashes and verifies passwords.
 
     Arguments:
-        threads: how many are worked on at once; each takes 64 MiB for about a sixth of a second.
+        threads: how many are worked on at once.
+        rounds: the time cost of a hash.
+        memory_kib: the memory of a hash; with the defaults of the settings it takes about a sixth of a second.
     """
 
-    def __init__(self, threads: int = 2) -> None:
-        self._hasher = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=1)
+    def __init__(self, *, threads: int, rounds: int, memory_kib: int) -> None:
+        self._hasher = PasswordHasher(time_cost=rounds, memory_cost=memory_kib, parallelism=1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._waiting = 0
         self._decoy = self._hasher.hash(new_secret())

@@ -43,7 +43,12 @@ async def open_resources(settings: Settings, keys: KeyHolder) -> AsyncIterator[R
     """Opens everything; nothing here fails because a server is away."""
     engine = create_engine(settings.database_url, application_name="identity")
     producer = Producer(settings.kafka_bootstrap, "identity")
-    passwords = await asyncio.to_thread(Passwords, settings.hashing_threads)
+    passwords = await asyncio.to_thread(
+        Passwords,
+        threads=settings.hashing_threads,
+        rounds=settings.hashing_rounds,
+        memory_kib=settings.hashing_memory_kib,
+    )
     await producer.start()
     try:
         async with AuditTrail(producer, "identity", settings.spool_dir) as trail:

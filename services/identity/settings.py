@@ -25,7 +25,9 @@ class Settings(BaseSettings):
         default=None, description="secret of the client system.cli, which makes the first tenants"
     )
     access_seconds: int = Field(default=600, ge=60, le=3600, description="lifetime of an access token")
-    hashing_threads: int = Field(default=2, ge=1, le=16, description="password hashes at once, 64 MiB each")
+    hashing_threads: int = Field(default=2, ge=1, le=16, description="password hashes at once")
+    hashing_rounds: int = Field(default=3, ge=1, le=32, description="Argon2id's time cost")
+    hashing_memory_kib: int = Field(default=64 * 1024, ge=8 * 1024, le=1 << 20, description="memory of one hash")
     log_level: str = "INFO"
 
     @field_validator("key_encryption_key")

@@ -11,7 +11,7 @@ from services.identity.api.callers import WithResources, caller_of
 from services.identity.domain import Client, Tenant, User
 from services.identity.handlers import administration, keys
 
-After = Annotated[str, Query(max_length=128, description="the last of the page before")]
+After = Annotated[str, Query(max_length=64, pattern=r"^[a-z0-9._@-]*$", description="the last of the page before")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 _Text = Annotated[str, Field(max_length=4096)]
 _Names = Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=16)]

@@ -1,5 +1,6 @@
 """Tenants, users and clients: who may administer what, and what a change brings with it."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -181,6 +182,8 @@ async def change_user(
         NotFound: there is no such user.
         Conflict: administrators can't disable themselves or give up their own administration.
     """
+    if not re.fullmatch(USER_NAME, name):
+        raise NotFound(f"There is no user “{name[:64]}”.")
     display_name, roles, password = change.display_name, change.roles, change.password
     if password is not None and change.reset_password:
         raise InvalidInput("Either give a password or ask for a generated one.")
@@ -267,6 +270,7 @@ async def rotate_client(resources: Resources, tenant: str, name: str, caller: Ca
     Raises:
         NotFound: there is no such client.
     """
+    _require_client_name(name)
     secret = new_secret()
     async with transaction(resources.engine, tenant) as connection:
         changed = await accounts.set_client_secret(connection, tenant, name, secret_hash(secret))
@@ -282,10 +286,16 @@ async def delete_client(resources: Resources, tenant: str, name: str, caller: Ca
     Raises:
         NotFound: there is no such client.
     """
+    _require_client_name(name)
     async with transaction(resources.engine, tenant) as connection:
         if not await accounts.delete_client(connection, tenant, name):
             raise NotFound(f"There is no client “{name[:64]}”.")
         await record(resources, tenant, "delete", caller, f"client {name}")
+
+
+def _require_client_name(name: str) -> None:
+    if not re.fullmatch(CLIENT_NAME, name):
+        raise NotFound(f"There is no client “{name[:64]}”.")
 
 
 def _checked(rule: Callable[[], T]) -> T:

@@ -1,6 +1,7 @@
 """Logging in, renewing, logging out; tokens for machines."""
 
 import hmac
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -9,7 +10,9 @@ from libs.web.problems import NotFound
 from services.identity.domain import (
     ADDRESS_LIMIT,
     CLIENT_LIMIT,
+    CLIENT_NAME,
     USER_LIMIT,
+    USER_NAME,
     Client,
     Limit,
     Tenant,
@@ -90,8 +93,10 @@ async def log_in(
     """
     name = name.strip().lower()[:_SHOWN]
     actor = f"user:{name}"
-    async with transaction(resources.engine, tenant) as connection:
-        found = await accounts.find_user(connection, tenant, name)
+    found = None
+    if re.fullmatch(USER_NAME, name):
+        async with transaction(resources.engine, tenant) as connection:
+            found = await accounts.find_user(connection, tenant, name)
     subjects = (
         (address_attempts(caller.address), ADDRESS_LIMIT),
         (user_attempts(name, known=found is not None), USER_LIMIT),
@@ -244,7 +249,7 @@ async def issue_client_token(
 async def _authenticate_client(resources: Resources, client_id: str, secret: str, caller: Caller) -> Client:
     """The client, whose secret is right and whose tenant is active."""
     tenant, _, name = client_id.partition(".")
-    well_formed = is_tenant(tenant) and len(name) <= _SHOWN
+    well_formed = is_tenant(tenant) and re.fullmatch(CLIENT_NAME, name) is not None
     found, clinic, wait = None, None, 0
     if well_formed:
         subject = client_attempts(name, caller.address)

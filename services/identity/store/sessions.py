@@ -28,8 +28,8 @@ async def insert_session(connection: AsyncConnection, tenant: str, id_hash: byte
     """A new session of the user; the tenant's ended ones go, and the user's oldest beyond the limit."""
     await connection.execute(
         text(
-            "DELETE FROM sessions WHERE tenant_id = :tenant AND (expires_at <= now() OR seen_at <= now() - :idle "
-            "OR id_hash IN (SELECT id_hash FROM sessions WHERE tenant_id = :tenant AND user_name = :user "
+            "DELETE FROM sessions WHERE tenant_id = :tenant AND (expires_at <= now() "
+            "OR seen_at <= now() - CAST(:idle AS interval) OR id_hash IN (SELECT id_hash FROM sessions WHERE tenant_id = :tenant AND user_name = :user "
             "ORDER BY created_at DESC OFFSET :kept))"
         ),
         {"tenant": tenant, "user": user, "idle": SESSION_IDLE, "kept": MAX_SESSIONS - 1},
@@ -37,7 +37,7 @@ async def insert_session(connection: AsyncConnection, tenant: str, id_hash: byte
     await connection.execute(
         text(
             "INSERT INTO sessions (tenant_id, id_hash, user_name, expires_at) "
-            "VALUES (:tenant, :id_hash, :user, now() + :lifetime)"
+            "VALUES (:tenant, :id_hash, :user, now() + CAST(:lifetime AS interval))"
         ),
         {"tenant": tenant, "id_hash": id_hash, "user": user, "lifetime": SESSION_LIFETIME},
     )
@@ -50,12 +50,13 @@ async def touch_session(
     found = (
         await connection.execute(
             text(
-                "UPDATE sessions s SET seen_at = CASE WHEN s.seen_at > now() - :idle "
-                "THEN greatest(s.seen_at, now() - make_interval(secs => :quiet)) ELSE s.seen_at END "
+                "UPDATE sessions s SET seen_at = CASE WHEN s.seen_at > now() - CAST(:idle AS interval) "
+                "THEN greatest(s.seen_at, now() - make_interval(secs => CAST(:quiet AS float8))) ELSE s.seen_at END "
                 "FROM users u, tenants t WHERE s.tenant_id = :tenant AND s.id_hash = :id_hash "
                 "AND u.tenant_id = s.tenant_id AND u.name = s.user_name AND t.id = s.tenant_id "
                 "RETURNING u.name, u.display_name, u.roles, u.active AS user_active, u.created_at, s.expires_at, "
-                "(u.active AND t.state = 'active' AND s.expires_at > now() AND s.seen_at > now() - :idle) AS alive"
+                "(u.active AND t.state = 'active' AND s.expires_at > now() "
+                "AND s.seen_at > now() - CAST(:idle AS interval)) AS alive"
             ),
             {"tenant": tenant, "id_hash": id_hash, "idle": SESSION_IDLE, "quiet": float(idle_seconds)},
         )
@@ -90,23 +91,29 @@ async def end_sessions(connection: AsyncConnection, tenant: str, user: str | Non
     return gone.rowcount
 
 
+_RESERVE = text(
+    """
+    INSERT INTO login_attempts AS a (tenant_id, subject, failures) VALUES (:tenant, :subject, 1)
+    ON CONFLICT (tenant_id, subject) DO UPDATE
+    SET since = now(),
+        failures = CASE WHEN a.since <= now() - CAST(:window AS interval) THEN 1 ELSE a.failures + 1 END
+    WHERE a.failures < CAST(:threshold AS integer)
+       OR a.since <= now() - make_interval(secs => least(
+            CAST(:longest AS float8),
+            CAST(:first AS float8) * power(2, least(a.failures - CAST(:threshold AS integer), 20))))
+    RETURNING a.failures
+    """
+)
+
+
 async def reserve_attempt(connection: AsyncConnection, tenant: str, subject: str, limit: Limit) -> int | None:
     """Counts an attempt before it is looked at, so that attempts at once can't slip past the limit.
 
     Returns:
         How many have been counted, this one included; None when the subject is locked out: nothing was counted.
     """
-    lock = (
-        "CASE WHEN a.failures < :threshold THEN 0 "
-        "ELSE least(:longest, :first * power(2, least(a.failures - :threshold, 20))) END"
-    )
     counted = await connection.execute(
-        text(
-            "INSERT INTO login_attempts AS a (tenant_id, subject, failures) VALUES (:tenant, :subject, 1) "  # noqa: S608
-            "ON CONFLICT (tenant_id, subject) DO UPDATE SET since = now(), "
-            "failures = CASE WHEN a.since <= now() - :window THEN 1 ELSE a.failures + 1 END "
-            f"WHERE a.since + make_interval(secs => {lock}) <= now() RETURNING a.failures"
-        ),
+        _RESERVE,
         {
             "tenant": tenant,
             "subject": subject,
@@ -148,6 +155,9 @@ async def release_attempt(connection: AsyncConnection, tenant: str, subject: str
 async def forget_attempts(connection: AsyncConnection, tenant: str) -> None:
     """Removes what is too old to count."""
     await connection.execute(
-        text("DELETE FROM login_attempts WHERE tenant_id = :tenant AND (since <= now() - :window OR failures = 0)"),
+        text(
+            "DELETE FROM login_attempts WHERE tenant_id = :tenant "
+            "AND (since <= now() - CAST(:window AS interval) OR failures = 0)"
+        ),
         {"tenant": tenant, "window": ATTEMPTS_WINDOW},
     )

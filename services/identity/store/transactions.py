@@ -3,13 +3,17 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import asyncpg  # not tenant data: only its errors are needed
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.tenancy import SYSTEM_TENANT, tenant_transaction
 from libs.web.problems import Unavailable
+
+# Connection lost, out of resources, shut down, system error, deadlock: they pass (PostgreSQL, appendix A).
+_PASSING = ("08", "53", "57", "58", "40")
 
 
 @asynccontextmanager
@@ -22,13 +26,12 @@ async def transaction(engine: AsyncEngine, tenant: str) -> AsyncIterator[AsyncCo
     try:
         async with tenant_transaction(engine, tenant) as connection:
             yield connection
-    except IntegrityError:
-        raise
-    except (OSError, TimeoutError, PoolTimeout, DBAPIError) as error:
-        raise Unavailable("The database is not available at the moment.") from error
-    except Exception as error:
+    except (OSError, TimeoutError, PoolTimeout, InterfaceError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         # The driver's own errors while connecting come unwrapped.
-        if type(error).__module__.partition(".")[0] == "asyncpg":
+        raise Unavailable("The database is not available at the moment.") from error
+    except DBAPIError as error:
+        state = str(getattr(error.orig, "sqlstate", "") or "")
+        if error.connection_invalidated or state.startswith(_PASSING):
             raise Unavailable("The database is not available at the moment.") from error
         raise
 

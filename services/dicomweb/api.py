@@ -53,9 +53,10 @@ def begin_target(
     return begin(request, principal, target), target
 
 
-def acceptable_of(request: Request) -> Tiers:
-    """The media types that the caller accepts."""
-    return acceptable(request.query_params.getlist("accept"), ", ".join(request.headers.getlist("accept")))
+def acceptable_of(request: Request, *, dicom: bool = False) -> Tiers:
+    """The media types that the caller accepts; `dicom` as in `acceptable`."""
+    header = ", ".join(request.headers.getlist("accept"))
+    return acceptable(request.query_params.getlist("accept"), header, dicom=dicom)
 
 
 def if_none_match(request: Request) -> str:

@@ -16,13 +16,11 @@ from services.dicomweb.api import (
 )
 from services.dicomweb.handlers_frames import read_frame_list, retrieve_bulkdata, retrieve_frames
 from services.dicomweb.handlers_retrieve import retrieve_instance, retrieve_instances
-from services.dicomweb.negotiate import refuse_mixture
 
 
 async def _many(request: Request, principal: Principal, study: str, series: str | None = None) -> Response:
     operation, target = begin_target(request, principal, study, series)
-    tiers = acceptable_of(request)
-    refuse_mixture(tiers)
+    tiers = acceptable_of(request, dicom=True)
     return answer(await retrieve_instances(resources_of(request).retrieving, operation, target, tiers))
 
 
@@ -47,8 +45,7 @@ def retrieve_routes(read: Read) -> APIRouter:
         request: Request, principal: Annotated[Principal, caller], study: str, series: str, instance: str
     ) -> Response:
         operation, target = begin_target(request, principal, study, series, instance)
-        tiers = acceptable_of(request)
-        refuse_mixture(tiers)
+        tiers = acceptable_of(request, dicom=True)
         retrieving = resources_of(request).retrieving
         return answer(await retrieve_instance(retrieving, operation, target, tiers, if_none_match(request)))
 

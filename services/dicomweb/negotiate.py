@@ -78,19 +78,22 @@ Tiers = Sequence[Sequence[MediaRange]]
 """Ranges of equal weight together, the heaviest first; those of the query parameter before those of the header."""
 
 
-def acceptable(query: Sequence[str], header: str | None) -> Tiers:
+def acceptable(query: Sequence[str], header: str | None, *, dicom: bool = False) -> Tiers:
     """What the caller accepts; everything, when it doesn't say.
 
     Arguments:
         query: the values of the query parameter ``accept``.
         header: the ``Accept`` header, several joined by commas.
+        dicom: whether it is about instances, so that neither list may mix DICOM and rendered media types.
 
     Raises:
-        BadRequest: one of them can't be read.
+        BadRequest: one of them can't be read, or mixes both (PS3.18 section 8.7.5).
     """
     tiers: list[list[MediaRange]] = []
     for text in (",".join(query), header or ""):
         ranges = sorted((r for r in parse(text) if r.q > 0), key=lambda r: -r.q)
+        if dicom:
+            _refuse_mixture(ranges)
         tiers += [list(group) for _, group in groupby(ranges, key=lambda r: r.q)]
     return tiers if tiers or (header or "").strip() or any(query) else [[MediaRange("*/*")]]
 
@@ -133,13 +136,7 @@ def _weight(text: str) -> float:
     return float(text)
 
 
-def refuse_mixture(tiers: Tiers) -> None:
-    """Refuses DICOM and rendered media types in one list (PS3.18 section 8.7.5).
-
-    Raises:
-        BadRequest: both are there.
-    """
-    ranges = [r for tier in tiers for r in tier]
+def _refuse_mixture(ranges: Sequence[MediaRange]) -> None:
     rendered = any(_rendered(r) for r in ranges)
     if rendered and any(r.multipart or r.media_type.startswith("application/dicom") for r in ranges):
         raise BadRequest("DICOM and rendered media types can't be asked for together.")

@@ -97,6 +97,12 @@ class Store:
         except (OSError, TimeoutError, PoolTimeout) as error:
             _log.warning("the catalog is away", error=repr(error))
             raise Unavailable("The catalog can't be reached at the moment.") from error
+        except Exception as error:
+            # The driver's own errors while connecting come as they are.
+            if type(error).__module__.partition(".")[0] != "asyncpg":
+                raise
+            _log.warning("the catalog is away", error=repr(error))
+            raise Unavailable("The catalog can't be reached at the moment.") from error
 
     async def check(self) -> None:
         """A health check: the catalog answers."""

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
 
 from libs.dicom import DicomError, read_header
+from libs.dicom.identifiers import is_uid
 from libs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, read_file_meta
 
 MOST_CONTEXTS: Final = 128
@@ -49,10 +52,11 @@ class DicomFile:
 
     Attributes:
         path: where it is.
-        sop_class_uid: (0002,0002).
-        sop_instance_uid: (0002,0003).
+        sop_class_uid: (0008,0016).
+        sop_instance_uid: (0008,0018).
         transfer_syntax: (0002,0010).
         size: bytes of the file.
+        offset: bytes from its start to the data set.
     """
 
     path: Path
@@ -60,6 +64,7 @@ class DicomFile:
     sop_instance_uid: str
     transfer_syntax: str
     size: int
+    offset: int
 
     @property
     def context(self) -> tuple[str, str]:
@@ -155,18 +160,19 @@ def _walk(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _look_at(path: Path) -> DicomFile | None:
+    """What a file says of itself: the data set's own identifiers; those of the file meta when it can't be read."""
     try:
         with path.open("rb") as file:
             meta = read_file_meta(file.read(_HEAD))
-        sop_class, instance = meta.sop_class_uid, meta.sop_instance_uid
-        if not (sop_class and instance):
-            header = read_header(path)
-            sop_class, instance = header.sop_class_uid, header.sop_instance_uid
     except (DicomError, OSError):
         return None
-    if not meta.transfer_syntax:
+    sop_class, instance = meta.sop_class_uid, meta.sop_instance_uid
+    with suppress(DicomError, OSError):
+        header = read_header(path)
+        sop_class, instance = header.sop_class_uid, header.sop_instance_uid
+    if not (is_uid(sop_class) and is_uid(instance) and is_uid(meta.transfer_syntax)):
         return None
-    return DicomFile(path, sop_class, instance, meta.transfer_syntax, path.stat().st_size)
+    return DicomFile(path, sop_class, instance, meta.transfer_syntax, path.stat().st_size, meta.dataset_offset)
 
 
 def plan(files: Sequence[DicomFile], parallel: int) -> list[list[DicomFile]]:
@@ -205,7 +211,6 @@ def send_files(
     Raises:
         NotConnected: not even the first association could be made.
     """
-    _config.STORE_SEND_CHUNKED_DATASET = True
     _config.LOG_HANDLER_LEVEL = "none"
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     report = Report()
@@ -251,24 +256,48 @@ def _send_load(load: Sequence[DicomFile], peer: Peer, done: Callable[..., None])
 
 def _send_over(association: Association, files: list[DicomFile], done: Callable[..., None]) -> list[DicomFile]:
     """Sends until the connection breaks, and gives what was not answered."""
+    contexts = {
+        (str(context.abstract_syntax), str(context.transfer_syntax[0])): int(context.context_id or 0)
+        for context in association.accepted_contexts
+    }
     for number, file in enumerate(files):
-        try:
-            answer = association.send_c_store(file.path, msg_id=number % 65535 + 1)
-        except ValueError:
+        if not association.is_established:
+            return files[number:]
+        context = contexts.get(file.context)
+        if context is None:
             done(file, _NOT_ACCEPTED)
             continue
-        except (AttributeError, OSError) as error:
-            done(file, _LOST, str(error))
-            continue
-        except RuntimeError:
+        answer = _store(association, context, file, number % 65535 + 1)
+        if answer is None or answer.Status is None:
+            association.abort()
             return files[number:]
-        if "Status" not in answer:
-            with suppress(RuntimeError):
-                association.abort()
-            return files[number:]
-        done(file, int(answer.Status), str(answer.get("ErrorComment", "")))
+        done(file, int(answer.Status), str(answer.ErrorComment or ""))
     association.release()
     return []
+
+
+def _store(association: Association, context: int, file: DicomFile, message: int) -> C_STORE | None:
+    """One C-STORE of the data set as it lies in the file; none when no answer came.
+
+    ``Association.send_c_store`` takes the identifiers of the file meta information, which may be wrong, or encodes the
+    data set anew; hence the steps that it takes are taken here.
+    """
+    request = C_STORE()
+    request.MessageID = message
+    request.Priority = 2
+    request.AffectedSOPClassUID = UID(file.sop_class_uid)
+    request.AffectedSOPInstanceUID = UID(file.sop_instance_uid)
+    request._dataset_path = (file.path, file.offset)  # noqa: SLF001
+    reactor = association._reactor_checkpoint  # noqa: SLF001
+    reactor.clear()
+    while not association._is_paused:  # noqa: SLF001
+        time.sleep(0.0001)
+    try:
+        association.dimse.send_msg(request, context)
+        _, answer = association.dimse.get_msg(block=True)
+    finally:
+        reactor.set()
+    return answer if isinstance(answer, C_STORE) else None
 
 
 def _associate(files: Sequence[DicomFile], peer: Peer) -> Association:

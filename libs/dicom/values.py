@@ -53,6 +53,12 @@ def _codes(value: bytes, _charset: CharacterSet, _little: bool, warn: Warn) -> l
     return _nulls_for_empty([part.strip(" \0") for part in text.split("\\")])
 
 
+def _uids(value: bytes, _charset: CharacterSet, _little: bool, _warn: Warn) -> list[Any]:
+    """Identifiers: a NUL inside is no padding, and leaving it out would make another identifier."""
+    text = value.decode("latin-1").rstrip("\0 ").replace("\0", "\ufffd")
+    return _nulls_for_empty([part.strip(" \ufffd") for part in text.split("\\")])
+
+
 def _one_text(value: bytes, charset: CharacterSet, _little: bool, warn: Warn) -> list[Any]:
     text = _without_nul(_decoded(value, charset, warn), warn)
     return [text] if text else []
@@ -105,8 +111,8 @@ def _numbers_from_text(value: bytes, convert: Callable[[str], int | float], warn
             values.append(None)
             continue
         try:
-            if not plain:
-                raise ValueError
+            if not plain and _NUMBER_CHARACTERS.fullmatch(part.encode("latin-1")) is None:
+                raise ValueError  # Python's own reading of numbers takes more than DICOM's
             values.append(convert(part))
         except (ValueError, OverflowError):
             fallback = raw.strip().replace("\0", "")
@@ -206,7 +212,7 @@ CONVERT: Final[dict[str, Convert]] = {
     "SV": _long_integers("q"),
     "TM": _codes,
     "UC": _many_texts,
-    "UI": _codes,
+    "UI": _uids,
     "UL": _packed("I"),
     "UR": _one_uri,
     "US": _packed("H"),

@@ -150,9 +150,7 @@ class Walk:
             if tag == 0 and scope.depth == 0 and self._only_zeros(position, end):
                 self.warn("Zero bytes follow the data set.")
                 break
-            self._elements += 1
-            if self._elements > MOST_ELEMENTS:
-                raise InvalidDicom(f"There are more than {MOST_ELEMENTS} elements.")
+            self._count()
             if vr is None or vr == dictionary.UNKNOWN:
                 vr = self._inferred(tag, vr, length, elements, creators, scope)
             entry, position = self._element(tag, vr, length, start, end, scope, implicit=big_item)
@@ -171,6 +169,11 @@ class Walk:
         if delimited:
             raise InvalidDicom("An item of undefined length is not closed.")
         return self._finished(elements, ordered), position
+
+    def _count(self) -> None:
+        self._elements += 1
+        if self._elements > MOST_ELEMENTS:
+            raise InvalidDicom(f"There are more than {MOST_ELEMENTS} elements.")
 
     def _header(self, position: int, end: int, scope: Scope) -> tuple[int, str | None, int, int, bool]:
         """Tag, representation (none when not given), length, offset of the value, and whether it is implicit VR."""
@@ -205,7 +208,8 @@ class Walk:
                 if length <= end - position - 12:
                     return tag, dictionary.UNKNOWN, length, position + 12, False
             return tag, dictionary.UNKNOWN, short, position + 8, False
-        self.warn("An element in explicit VR has no value representation; it was read as implicit VR.")
+        if tag:
+            self.warn("An element in explicit VR has no value representation; it was read as implicit VR.")
         return tag, None, self._long(self.data, position + 4)[0], position + 8, True
 
     def _stray_delimiter(self, tag: int, length: int, start: int) -> int:
@@ -321,7 +325,7 @@ class Walk:
                 continue
             if tag != _ITEM:
                 raise InvalidDicom("Something other than an item stands in a sequence.")
-            self._elements += 1
+            self._count()
             undefined = item_length == _UNDEFINED
             item_end = stop if undefined else position + item_length
             if item_end > stop:

@@ -14,6 +14,7 @@ class Principal:
         scopes: what the caller may do.
         roles: the user's roles; empty for a client.
         session: the public id of the browser session that the token came from, if any.
+        tenant_name: the tenant's name for people to read, where the token carries it.
     """
 
     tenant: str
@@ -22,6 +23,7 @@ class Principal:
     scopes: frozenset[str]
     roles: tuple[str, ...] = ()
     session: str | None = None
+    tenant_name: str = ""
 
     @property
     def is_user(self) -> bool:

@@ -172,7 +172,8 @@ def _public_key(jwk: Mapping[str, Any]) -> tuple[str, EllipticCurvePublicKey] | 
 def _principal(claims: Mapping[str, Any]) -> Principal:
     tenant, subject, name = claims["tenant"], claims["sub"], claims.get("name", "")
     scope, roles, session = claims.get("scope", ""), claims.get("roles", []), claims.get("sid")
-    texts = (tenant, subject, name, scope)
+    tenant_name = claims.get("tenant_name", "")
+    texts = (tenant, subject, name, scope, tenant_name)
     if (
         not all(isinstance(text, str) for text in texts)
         or not re.fullmatch(TENANT_PATTERN, tenant)
@@ -189,4 +190,5 @@ def _principal(claims: Mapping[str, Any]) -> Principal:
         scopes=frozenset(scope.split()),
         roles=tuple(roles),
         session=session,
+        tenant_name=tenant_name,
     )

@@ -175,8 +175,9 @@ class TokenMaker:
         scopes: Iterable[str],
         roles: Iterable[str] = (),
         session: str | None = None,
+        tenant_name: str = "",
     ) -> str:
-        """An access token (RFC 7519).
+        """An access token (RFC 7519). The name of the tenant is for people to read.
 
         Raises:
             KeysUnavailable: no key was loaded yet.
@@ -197,4 +198,6 @@ class TokenMaker:
         }
         if session is not None:
             claims["sid"] = session
+        if tenant_name:
+            claims["tenant_name"] = tenant_name
         return jwt.encode(claims, key.private, algorithm=ALGORITHM, headers={"kid": key.id})

@@ -149,7 +149,7 @@ async def _open_session(
     if suspended:
         await record_refusal(resources, tenant, caller, "the tenant is suspended", actor=actor)
         raise TenantSuspended("Its operators can tell why.")
-    access = _user_token(resources, tenant, current[0], secret_hash(secret))
+    access = _user_token(resources, tenant, current[0], secret_hash(secret), clinic.name if clinic else "")
     return LoggedIn(access, session_cookie(tenant, secret))
 
 
@@ -200,7 +200,7 @@ async def renew(resources: Resources, cookie: str, idle_seconds: int, caller: Ca
             await record_refusal(resources, tenant if known else None, caller, "the session has ended")
     if state is None or not state.active:
         raise SessionEnded("Log in again.")
-    return LoggedIn(_user_token(resources, tenant, state.user, id_hash))
+    return LoggedIn(_user_token(resources, tenant, state.user, id_hash, state.tenant_name))
 
 
 async def log_out(resources: Resources, cookie: str, caller: Caller) -> str | None:
@@ -279,7 +279,7 @@ async def _authenticate_client(resources: Resources, client_id: str, secret: str
     return found[0]
 
 
-def _user_token(resources: Resources, tenant: str, user: User, id_hash: bytes) -> str:
+def _user_token(resources: Resources, tenant: str, user: User, id_hash: bytes, tenant_name: str) -> str:
     return resources.tokens.sign(
         tenant,
         f"user:{user.name}",
@@ -287,4 +287,5 @@ def _user_token(resources: Resources, tenant: str, user: User, id_hash: bytes) -
         scopes=scopes_of(user.roles, tenant),
         roles=user.roles,
         session=session_name(id_hash),
+        tenant_name=tenant_name,
     )

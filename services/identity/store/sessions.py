@@ -17,11 +17,13 @@ class SessionState:
         user: whose it is.
         active: neither over, nor idle for too long, nor of a user or tenant that is not active.
         expires_at: when it ends at the latest.
+        tenant_name: the name of the user's tenant.
     """
 
     user: User
     active: bool
     expires_at: datetime
+    tenant_name: str
 
 
 async def insert_session(connection: AsyncConnection, tenant: str, id_hash: bytes, user: str) -> None:
@@ -29,7 +31,8 @@ async def insert_session(connection: AsyncConnection, tenant: str, id_hash: byte
     await connection.execute(
         text(
             "DELETE FROM sessions WHERE tenant_id = :tenant AND (expires_at <= now() "
-            "OR seen_at <= now() - CAST(:idle AS interval) OR id_hash IN (SELECT id_hash FROM sessions WHERE tenant_id = :tenant AND user_name = :user "
+            "OR seen_at <= now() - CAST(:idle AS interval) OR id_hash IN ("
+            "SELECT id_hash FROM sessions WHERE tenant_id = :tenant AND user_name = :user "
             "ORDER BY created_at DESC OFFSET :kept))"
         ),
         {"tenant": tenant, "user": user, "idle": SESSION_IDLE, "kept": MAX_SESSIONS - 1},
@@ -55,6 +58,7 @@ async def touch_session(
                 "FROM users u, tenants t WHERE s.tenant_id = :tenant AND s.id_hash = :id_hash "
                 "AND u.tenant_id = s.tenant_id AND u.name = s.user_name AND t.id = s.tenant_id "
                 "RETURNING u.name, u.display_name, u.roles, u.active AS user_active, u.created_at, s.expires_at, "
+                "t.name AS tenant_name, "
                 "(u.active AND t.state = 'active' AND s.expires_at > now() "
                 "AND s.seen_at > now() - CAST(:idle AS interval)) AS alive"
             ),
@@ -66,6 +70,7 @@ async def touch_session(
             User(found.name, found.display_name, tuple(found.roles), found.user_active, found.created_at),
             found.alive,
             found.expires_at,
+            found.tenant_name,
         )
         if found
         else None

@@ -17,7 +17,8 @@ class LeftoverBody:
     """Answers a request whose body is still under way, and ends the connection soon after.
 
     Without it the server would read a refused body of gigabytes to its end to keep the connection; and a connection
-    that is closed at once resets, so that the sender sees no answer. A sender that waits for ``100 Continue`` is told to go.
+    that is closed at once resets, so that the sender sees no answer. A sender that waits for ``100 Continue`` is told
+    to go.
     """
 
     def __init__(self, app: ASGIApp) -> None:

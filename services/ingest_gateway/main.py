@@ -29,8 +29,9 @@ def create_app(settings: Settings) -> FastAPI:
                 yield
             finally:
                 stop.set()
-                await asyncio.wait({consuming}, timeout=5)
+                await asyncio.wait({consuming}, timeout=2)
                 consuming.cancel()
+                await asyncio.wait({consuming})
 
     def resources() -> Resources:
         opened: Resources = app.state.resources

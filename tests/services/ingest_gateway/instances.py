@@ -6,6 +6,7 @@ from io import BytesIO
 from typing import Any
 from uuid import uuid4
 
+from pydicom import uid as identifiers
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -32,8 +33,8 @@ def make_instance(
     image = Dataset()
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = sop_class
-    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = uid or new_uid()
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = identifiers.UID(sop_class)
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = identifiers.UID(uid or new_uid())
     image.StudyInstanceUID = study or new_uid()
     image.SeriesInstanceUID = series or new_uid()
     image.Modality = "CT"

@@ -24,8 +24,8 @@ PAGE_POLICY: Final = (
 )
 """Nothing inline, nothing from elsewhere."""
 
-DOCS_POLICY: Final = f"{PAGE_POLICY}; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
-"""Swagger UI writes style attributes and has its icons in its style sheet."""
+DOCS_POLICY: Final = f"{PAGE_POLICY}; img-src 'self' data:"
+"""Swagger UI has its icons in its style sheet."""
 
 _TYPES: Final = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 

@@ -57,6 +57,11 @@ const lightbox = (() => {
 
   // --- the session -----------------------------------------------------------------------------------------------
   let refreshed = Date.now();
+  let active = Date.now();
+
+  for (const kind of ["pointermove", "pointerdown", "keydown", "wheel"]) {
+    document.addEventListener(kind, () => { active = Date.now(); }, { passive: true });
+  }
 
   function renew() {
     location.assign(`/auth/renew?next=${encodeURIComponent(location.pathname + location.search)}`);
@@ -64,7 +69,7 @@ const lightbox = (() => {
 
   async function refresh() {
     try {
-      const answer = await fetch("/auth/session/refresh", { method: "POST", credentials: "same-origin" });
+      const answer = await fetch(`/auth/session/refresh?idle=${Math.min(86400, Math.floor((Date.now() - active) / 1000))}`, { method: "POST", credentials: "same-origin" });
       if (answer.status === 401 || answer.status === 403) return renew(), false;
       if (answer.ok) refreshed = Date.now();
       return answer.ok;

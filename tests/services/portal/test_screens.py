@@ -79,7 +79,9 @@ async def desk(
         for n in range(12)
     ]
     await add_studies(owner, tenant, *studies)
-    token = issuer.token_for(tenant, [DICOM_READ], "user:anna", name="Anna Nord", roles=["radiologist"])
+    token = issuer.token_for(
+        tenant, [DICOM_READ], "user:anna", name="Anna Nord", roles=["radiologist"], tenant_name="Clinic in the North"
+    )
     return Desk(portal_url, tenant, browser, token, owner, backing, studies)
 
 

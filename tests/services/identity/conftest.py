@@ -12,12 +12,14 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from fastapi import FastAPI
 
 from libs.auth import TokenVerifier
+from services.identity.errors import KeysUnavailable
 from services.identity.main import create_app
 from services.identity.settings import Settings
+from services.identity.signing import SealedKey, unseal
 from tests.support.backing import Backing
 
 PUBLIC = "http://lightbox.test"
@@ -121,13 +123,12 @@ class Identity:
 
     async def events(self, topic: str, tenant: str, wanted: int, seconds: float = 10) -> list[bytes]:
         """The events of a tenant in a topic; waits until there are as many as wanted."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.backing.kafka_bootstrap, enable_auto_commit=False)
+        consumer = AIOKafkaConsumer(
+            topic, bootstrap_servers=self.backing.kafka_bootstrap, auto_offset_reset="earliest", group_id=None
+        )
         await consumer.start()
         found: list[bytes] = []
         try:
-            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-            consumer.assign(partitions)
-            await consumer.seek_to_beginning(*partitions)
             deadline = asyncio.get_running_loop().time() + seconds
             while len(found) < wanted and asyncio.get_running_loop().time() < deadline:
                 for batch in (await consumer.getmany(timeout_ms=200)).values():
@@ -168,7 +169,12 @@ async def identity(backing: Backing, tmp_path_factory: pytest.TempPathFactory) -
     """The service of this run."""
     url = backing.database_url("owner").replace("+asyncpg", "")
     connection = await asyncpg.connect(url)
-    await connection.execute("DELETE FROM signing_keys")
+    for row in await connection.fetch("SELECT id, sealed_key, signs_from FROM signing_keys"):
+        try:
+            unseal(SealedKey(row["id"], {}, row["sealed_key"], row["signs_from"]), base64.b64decode(SEALING_KEY))
+        except KeysUnavailable:  # of another installation that used these servers
+            await connection.execute("DELETE FROM signing_keys WHERE id = $1", row["id"])
+    await connection.execute("DELETE FROM signing_keys WHERE signs_from > now()")
     await connection.close()
     async with running(backing, tmp_path_factory.mktemp("identity-spool")) as service:
         yield service

@@ -1,5 +1,6 @@
 """If these fail, an administrator reaches into another clinic, or a change goes unrecorded."""
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -20,7 +21,11 @@ async def test_a_new_tenant_is_told_to_the_other_services(identity: Identity) ->
     (await identity.call("PATCH", f"/tenants/{tenant}", {"state": "suspended", "name": "N"})).raise_for_status()
     events = [json.loads(event) for event in await identity.events(TENANTS_CHANGED.name, tenant, 2)]
     assert [event["data"]["state"] for event in events] == ["active", "suspended"]
-    assert not await identity.sql("SELECT 1 FROM outbox", tenant=tenant)
+    for _ in range(50):
+        if not (left := await identity.sql("SELECT 1 FROM outbox", tenant=tenant)):
+            break
+        await asyncio.sleep(0.1)
+    assert not left
     listed = await identity.call("GET", f"/tenants?after={tenant[:-1]}&limit=1")
     assert listed.json()["tenants"][0]["id"] == tenant
     assert listed.json()["next"] == tenant

@@ -44,7 +44,7 @@ def add(
     try:
         edge = make_edge(home, tenant, name, title, port or None)
     except IdentityError as error:
-        hint = f"; make the tenant first: lightbox tenant add {tenant}" if error.status == 404 else ""
+        hint = f"; make the tenant first: lightbox tenant create {tenant}" if error.status == 404 else ""
         _fail(f"{error}{hint}", as_json=as_json)
     if as_json:
         _print_json({"tenant": tenant, "name": name, "ae_title": edge.ae_title, "dimse_port": edge.dimse_port})

@@ -63,19 +63,20 @@ class Home:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(mode if folder == self.folder else 0o700)
 
-    def is_supervised(self) -> bool:
-        """Whether a supervisor is alive: it holds the lock until it ends, however it ends."""
+    def supervisor_pid(self) -> int | None:
+        """The process id of the supervisor while it lives: it holds the lock until it ends, however it ends."""
         try:
             descriptor = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return False
+            return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return True
+            written = os.read(descriptor, 32)
+            return int(written) if written.isdigit() else 0
         finally:
             os.close(descriptor)
-        return False
+        return None
 
 
 def find_home() -> Home:

@@ -17,7 +17,6 @@ import psutil
 
 from deploy.local.caddy import caddy
 from deploy.local.credentials import Credentials, load_credentials
-from deploy.local.download import DownloadFailed
 from deploy.local.home import Home, bound_log, find_home, read_json, write_json
 from deploy.local.part import Part
 from deploy.local.ports import remembered_ports
@@ -45,6 +44,7 @@ class Supervisor:
         self._home = home
         self._credentials = credentials
         self._ports = ports
+        self._services = tuple(name for name in service_names() if name in ports)
         self._watches: dict[str, Watch] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._edges: dict[str, Edge] = {}
@@ -72,11 +72,9 @@ class Supervisor:
             servers = await asyncio.to_thread(server_parts, self._home, self._credentials, self._ports)
             await self._start(servers)
             await self._provision()
-            await self._start(
-                service_part(name, self._home, self._credentials, self._ports) for name in service_names()
-            )
+            await self._start(service_part(name, self._home, self._credentials, self._ports) for name in self._services)
             await self._start([caddy(self._home, self._ports)])
-        except (DownloadFailed, OSError, ValueError) as error:
+        except Exception as error:  # whatever it is, it has to be seen
             _log.exception("the stack can't be brought up")
             self._become("failed", str(error))
             return
@@ -127,7 +125,7 @@ class Supervisor:
     async def _stop_all(self) -> None:
         """Edges, the front door, services, servers: whoever needs another ends first."""
         servers = {"postgres", "seaweedfs", "kafka"}
-        services = set(service_names())
+        services = set(self._services)
         groups: list[list[Watch]] = [[], [], [], []]
         for name, watch in self._watches.items():
             last = 3 if name in servers else 2 if name in services else 1 if name == "caddy" else 0
@@ -200,6 +198,8 @@ def _lock(home: Home) -> int:
                 sys.exit(f"another supervisor has {home.lock_file}")
             time.sleep(0.1)
         else:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
             return descriptor
 
 

@@ -10,7 +10,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import imagecodecs
+import numpy as np
 import pytest
+from axe_playwright_python.async_playwright import Axe
+from numpy.typing import NDArray
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 SCREENS: Final = ((1440, 900), (1024, 768), (390, 844))
@@ -59,9 +63,17 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def window(
-    browser: Browser, base_url: str, size: tuple[int, int] = (1440, 900), **options: Any
+    browser: Browser, base_url: str, size: tuple[int, int] = (1440, 900), *, strict: bool = True, **options: Any
 ) -> AsyncIterator[Page]:
-    """A page of a fresh browser profile. When it closes, errors of its scripts and refusals by the CSP have failed."""
+    """A page of a fresh browser profile.
+
+    Arguments:
+        browser: a running browser.
+        base_url: what addresses without a host mean.
+        size: of the window, in CSS pixels.
+        strict: errors of the page's scripts and refusals by its CSP fail the test when the window closes.
+        options: further options of the profile.
+    """
     context: BrowserContext = await browser.new_context(
         base_url=base_url, viewport={"width": size[0], "height": size[1]}, locale="en-GB", **options
     )
@@ -77,7 +89,7 @@ async def window(
         yield page
     finally:
         await context.close()
-    assert complaints == []
+    assert not strict or complaints == []
 
 
 def screenshot_folder() -> Path:
@@ -131,3 +143,20 @@ async def overflow(page: Page) -> list[str]:
         }"""
     )
     return found
+
+
+async def serious_findings(page: Page) -> list[str]:
+    """What axe-core finds on the page that is serious or worse."""
+    found = (await Axe().run(page)).response["violations"]
+    return [
+        f"{v['id']}: {[node['target'] for node in v['nodes'][:3]]}"
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]
+
+
+def picture(png: bytes) -> NDArray[np.float64]:
+    """The brightness of a screenshot: rows, columns, 0 to 255."""
+    pixels: NDArray[np.uint8] = imagecodecs.png_decode(png)
+    brightness: NDArray[np.float64] = pixels[..., :3].mean(axis=2)
+    return brightness

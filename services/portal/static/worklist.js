@@ -209,7 +209,9 @@
   let source;
   let retry = 2000;
 
+  // A tab that nobody sees gives its connection back: browsers have few of them for one site.
   function listen() {
+    if (document.hidden || (source && source.readyState !== EventSource.CLOSED)) return;
     source = new EventSource("/events");
     source.addEventListener("hello", () => {
       show("on", "live");
@@ -235,6 +237,10 @@
   }
 
   window.addEventListener("pagehide", () => source?.close());
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) source?.close();
+    else listen();
+  });
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) listen();
     const row = lines().find((one) => one.dataset.uid === sessionStorage.getItem(LAST));

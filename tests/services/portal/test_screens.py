@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
-from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -16,7 +15,7 @@ from libs.auth import ACCESS_COOKIE, DICOM_READ
 from tests.services.portal.catalog_rows import Study, add_studies
 from tests.services.portal.test_live import publish
 from tests.support.backing import Backing
-from tests.support.browser import SCREENS, chromium, eventually, overflow, shoot, window
+from tests.support.browser import SCREENS, chromium, eventually, overflow, serious_findings, shoot, window
 from tests.support.tokens import TokenIssuer
 
 NAMES = (
@@ -117,17 +116,7 @@ async def test_axe_finds_nothing_serious(desk: Desk, size: tuple[int, int], them
     async with desk.sit_down(size, theme) as page:
         for path in ("/", "/?q=zzz+from:x", f"/studies/{desk.studies[0].uid}"):
             await page.goto(path)
-            assert await serious(page) == [], path
-
-
-async def serious(page: Page) -> list[str]:
-    """What axe-core finds that is serious or worse."""
-    found = (await Axe().run(page)).response["violations"]
-    return [
-        f"{v['id']}: {[node['target'] for node in v['nodes'][:3]]}"
-        for v in found
-        if v["impact"] in ("serious", "critical")
-    ]
+            assert await serious_findings(page) == [], path
 
 
 async def test_axe_finds_nothing_serious_in_the_dialogs(desk: Desk) -> None:
@@ -136,7 +125,7 @@ async def test_axe_finds_nothing_serious_in_the_dialogs(desk: Desk) -> None:
         for key in ("?", "Control+k"):
             await page.keyboard.press(key)
             assert await page.locator("dialog[open]").count() == 1
-            assert await serious(page) == []
+            assert await serious_findings(page) == []
             await page.keyboard.press("Escape")
 
 

@@ -220,9 +220,9 @@ def _decoded(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _decoder(syntax).as_array(frame, index=0, raw=raw, **options)
-    except MemoryError:
+    except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except Exception as error:  # codecs raise whatever they like
+    except BaseException as error:  # codecs raise whatever they like; those in Rust even what is no Exception
         if syntax == JPEG_EXTENDED:
             pixels = _lenient_jpeg(frame[_ITEM_HEADERS:], options)
             if pixels is not None:

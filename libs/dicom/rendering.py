@@ -11,8 +11,9 @@ import simplejpeg
 from libs.dicom.errors import InvalidFrame
 from libs.dicom.frames import PixelAttributes, decode
 from libs.dicom.greyscale import Window, windowed
+from libs.dicom.identifiers import EXPLICIT_VR_BIG_ENDIAN
 from libs.dicom.palette import coloured
-from libs.dicom.walk import DicomJson
+from libs.dicom.walk import DicomJson, swapped
 
 Pixels = npt.NDArray[Any]
 
@@ -47,7 +48,7 @@ def render(
         window: centre and width in the values after the modality transformation; else those of the data set, and where
             it has none the darkest and lightest half percent of the pixels are cut off.
         quality: of the JPEG, 1 to 100.
-        bulk: the bytes of ``bulk_for_rendering``.
+        bulk: the bytes of ``bulk_for_rendering``, as they lie in the file.
         number: of the frame, from 1, for attributes that differ from frame to frame.
 
     Raises:
@@ -63,7 +64,7 @@ def render(
     decoded = decode(frame, attributes, syntax, rgb=True)
     pixels = decoded.pixels
     if attributes.photometric_interpretation == "PALETTE COLOR":
-        pixels = coloured(pixels, dicom, _palette(dicom, bulk or {}))
+        pixels = coloured(pixels, dicom, _palette(dicom, bulk or {}, syntax))
     elif pixels.ndim == 2:
         pixels = windowed(
             shrunk(pixels, viewport),
@@ -120,15 +121,15 @@ def _means(pixels: Pixels, count: int, axis: int) -> Pixels:
     return result
 
 
-def _palette(dicom: DicomJson, bulk: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The bytes of the palettes, from wherever they are."""
+def _palette(dicom: DicomJson, bulk: Mapping[str, bytes], syntax: str) -> dict[str, bytes]:
+    """The bytes of the palettes in little endian, from wherever they are."""
     found: dict[str, bytes] = {}
     for tag in _PALETTE:
         element = dicom.get(tag, {})
         if "InlineBinary" in element:
             found[tag] = b64decode(element["InlineBinary"])
         elif tag in bulk:
-            found[tag] = bulk[tag]
+            found[tag] = swapped(bulk[tag], 2) if syntax == EXPLICIT_VR_BIG_ENDIAN else bulk[tag]
         elif "BulkDataURI" in element:
             raise InvalidFrame("A palette of the instance was not given.")
     return found

@@ -19,6 +19,8 @@ from libs.dicom.walk import swapped
 
 LARGEST_RESULT: Final = 2 * 1024**3
 """Bytes of Pixel Data after decoding; all of it is held in memory."""
+_SEQUENCE_END: Final = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+_TABLE_TAGS: Final = frozenset({"7FE00001", "7FE00002"})
 _OFFSET_TABLES: Final = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 
@@ -58,18 +60,23 @@ def to_explicit_little_endian(source: Path | bytes) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return meta + _rewritten(data, offset, header)
+            result = meta + _rewritten(data, header)
+            _check_whole(header, read_header(result))
+            return result
     except (DicomError, MemoryError):
         raise
     except Exception as error:  # pydicom raises whatever it likes on data sets that it can't write
         raise InvalidDicom("The data set can't be rewritten as Explicit VR Little Endian.") from error
 
 
-def _rewritten(data: bytes, offset: int, header: Header) -> bytes:
+def _rewritten(data: bytes, header: Header) -> bytes:
+    """The data set in the new syntax."""
+    encapsulated = header.frames is not None and header.frames["kind"] == "encapsulated"
+    if encapsulated and sum(header.bulk.get("7FE00010", (0, 0))) == len(data):
+        data += _SEQUENCE_END  # pydicom wants the last delimiter
     dataset = pydicom.dcmread(BytesIO(data), force=True)
-    if header.frames is not None and transfer_syntax(header.transfer_syntax).encapsulated:
-        if header.frames["kind"] == "encapsulated":
-            _decompress(dataset, data, header)
+    if encapsulated:
+        _decompress(dataset, data, header)
     elif header.transfer_syntax == EXPLICIT_VR_BIG_ENDIAN:
         _turn_words(dataset)
     if not dataset.original_encoding[0]:
@@ -80,6 +87,13 @@ def _rewritten(data: bytes, offset: int, header: Header) -> bytes:
     _forget_encoding(plain, dataset)
     pydicom.dcmwrite(out, plain, implicit_vr=False, little_endian=True, enforce_file_format=False)
     return out.getvalue()
+
+
+def _check_whole(before: Header, after: Header) -> None:
+    """What pydicom could not read would be missing from what it has written."""
+    lost = before.dicom.keys() - after.dicom.keys() - _TABLE_TAGS
+    if lost or before.sop_instance_uid != after.sop_instance_uid:
+        raise InvalidDicom("The data set can't be rewritten whole.")
 
 
 def _decompress(dataset: Dataset, data: bytes, header: Header) -> None:

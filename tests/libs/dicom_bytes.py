@@ -50,7 +50,7 @@ def identity(
 
 def part10(elements: list[bytes], *, syntax: str = EXPLICIT_VR_LITTLE_ENDIAN) -> bytes:
     """A file of these elements, sorted by tag (of little endian)."""
-    return head(syntax) + b"".join(sorted(elements, key=lambda raw: struct.unpack("<HH", raw[:4])))
+    return head(syntax) + b"".join(sorted(elements, key=_tag_of))
 
 
 def head(syntax: str = EXPLICIT_VR_LITTLE_ENDIAN) -> bytes:
@@ -61,3 +61,7 @@ def head(syntax: str = EXPLICIT_VR_LITTLE_ENDIAN) -> bytes:
 def _padded(uid: str) -> bytes:
     raw = uid.encode("latin-1")
     return raw + b"\0" if len(raw) % 2 else raw
+
+
+def _tag_of(raw: bytes) -> tuple[int, ...]:
+    return struct.unpack("<HH", raw[:4])

@@ -68,11 +68,13 @@ class Instance:
         shifted = [(self.row.byte_offset + offset, length) for offset, length in ranges]
         return await self._retrieving.store.read(self._tenant, self.row.pack, shifted)
 
-    async def joined(self, numbers: Sequence[int]) -> list[bytes]:
-        """The joined byte ranges of each frame."""
-        ranges = [frame_ranges(self.frames, number) for number in numbers]
+    async def read_frames(self, numbers: Sequence[int]) -> list[bytes]:
+        """The stored bytes of frames."""
+        table = self.frames
+        ranges = [frame_ranges(table, number) for number in numbers]
         pieces = iter(await self.read([one for several in ranges for one in several]))
-        return [b"".join(next(pieces) for _ in several) for several in ranges]
+        joined = [b"".join(next(pieces) for _ in several) for several in ranges]
+        return [frame_bytes(table, number, stored) for number, stored in zip(numbers, joined, strict=True)]
 
 
 async def open_instance(retrieving: Retrieving, operation: Operation, target: Target) -> Instance:
@@ -131,13 +133,11 @@ def _batches(table: FrameTable, numbers: list[int]) -> list[list[int]]:
 
 
 async def _frames(retrieving: Retrieving, instance: Instance, numbers: list[int], answer: FramesAnswer) -> list[bytes]:
-    joined = await instance.joined(numbers)
-    table = instance.frames
+    frames = await instance.read_frames(numbers)
     if not answer.decode:
-        return [frame_bytes(table, number, stored) for number, stored in zip(numbers, joined, strict=True)]
+        return frames
     dicom, syntax = instance.packed.dicom, instance.row.transfer_syntax
-    slim: FrameTable = {**table, "fragments": []} if table["kind"] == "encapsulated" else table
-    return await retrieving.workers.run(work.decode_frames, slim, numbers, joined, dicom, syntax)
+    return await retrieving.workers.run(work.decode_frames, frames, dicom, syntax)
 
 
 async def _streamed(

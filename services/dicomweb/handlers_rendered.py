@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from libs.catalog.queries import InstanceRow
 from libs.dicom.frames import frame_count
-from libs.dicom.pixels import FrameTable
 from libs.dicom.rendering import bulk_for_rendering
 from libs.web.problems import BadRequest, NotAcceptable
 from services.dicomweb import work
@@ -148,14 +147,10 @@ async def _render(retrieving: Retrieving, instance: Instance, number: int, rende
     known = instance.packed.bulk
     paths = [p for p in bulk_for_rendering(instance.packed.attributes()) if p in known and known[p][1] <= _LARGEST_BULK]
     tables = await instance.read([known[path] for path in paths]) if paths else []
-    joined = (await instance.joined([number]))[0]
-    table = instance.frames
-    slim: FrameTable = {**table, "fragments": []} if table["kind"] == "encapsulated" else table
+    frame = (await instance.read_frames([number]))[0]
     return await retrieving.workers.run(
         work.render_frame,
-        slim,
-        number,
-        joined,
+        frame,
         instance.packed.dicom,
         instance.row.transfer_syntax,
         viewport=rendering.viewport,

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 import orjson
 
-from libs.dicom.frames import PixelAttributes, decode_frame, frame_bytes
+from libs.dicom.frames import PixelAttributes, decode_frame
 from libs.dicom.part10 import inflate
-from libs.dicom.pixels import FrameTable
 from libs.dicom.rendering import render
 from libs.dicom.transcoding import to_explicit_little_endian
 
@@ -16,22 +15,17 @@ def transcode_instance(part10: bytes) -> bytes:
     return to_explicit_little_endian(part10)
 
 
-def decode_frames(table: FrameTable, numbers: list[int], joined: list[bytes], dicom: bytes, syntax: str) -> list[bytes]:
+def decode_frames(frames: list[bytes], dicom: bytes, syntax: str) -> list[bytes]:
     """Frames as little-endian pixels, colour by pixel as RGB (PS3.18 table 8.7.3-4). Raises DicomError.
 
     Arguments:
-        table: where the frames are.
-        numbers: the frames, from 1.
-        joined: the stored bytes of each.
+        frames: the stored bytes of each.
         dicom: the instance's DICOM JSON.
         syntax: the transfer syntax in which they are stored.
     """
     attributes = PixelAttributes.of(orjson.loads(dicom))
-    found = []
-    for number, stored in zip(numbers, joined, strict=True):
-        pixels = decode_frame(frame_bytes(table, number, stored), attributes, syntax)
-        found.append(pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes())
-    return found
+    pixels = (decode_frame(frame, attributes, syntax) for frame in frames)
+    return [p.astype(p.dtype.newbyteorder("<"), copy=False).tobytes() for p in pixels]
 
 
 def inflated_ranges(part10: bytes, ranges: list[tuple[int, int]]) -> list[bytes]:
@@ -41,9 +35,7 @@ def inflated_ranges(part10: bytes, ranges: list[tuple[int, int]]) -> list[bytes]
 
 
 def render_frame(
-    table: FrameTable,
-    number: int,
-    joined: bytes,
+    frame: bytes,
     dicom: bytes,
     syntax: str,
     *,
@@ -55,9 +47,7 @@ def render_frame(
     """One frame as JPEG. Raises DicomError.
 
     Arguments:
-        table: where the frames are.
-        number: the frame, from 1.
-        joined: its stored bytes.
+        frame: its stored bytes.
         dicom: the instance's DICOM JSON.
         syntax: the transfer syntax in which it is stored.
         viewport: width and height in pixels that it must fit in.
@@ -65,5 +55,4 @@ def render_frame(
         quality: 1 to 100.
         bulk: palettes and lookup tables by their path.
     """
-    frame = frame_bytes(table, number, joined)
     return render(frame, orjson.loads(dicom), syntax, viewport=viewport, window=window, quality=quality, bulk=bulk)

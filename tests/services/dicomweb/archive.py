@@ -1,6 +1,7 @@
 """Puts instances where ingest and indexing would have put them: packs, catalog rows, metadata documents."""
 
 import hashlib
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -25,10 +26,13 @@ from libs.tenancy import create_engine, tenant_transaction
 from tests.support.backing import BUCKET_PREFIX, Backing
 
 SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
-PATIENT_AND_STUDY = (
-    "00080020 00080030 00080050 00080090 00080201 00081030 00100010 00100020 00100030 00100040 00101010 0020000D 00200010"
-).split()
-SERIES = "00080021 00080031 00080060 00080201 0008103E 00180015 0020000E 00200011 00400244 00400245 00400275".split()
+PATIENT_AND_STUDY = re.findall(
+    r"\w{8}",
+    "00080020 00080030 00080050 00080090 00080201 00081030 00100010 00100020 00100030 00100040 00101010 00200010",
+)
+SERIES = re.findall(
+    r"\w{8}", "00080021 00080031 00080060 00080201 0008103E 00180015 00200011 00400244 00400245 00400275"
+)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ import asyncio
 import hashlib
 from io import BytesIO
 
+import httpx
 import numpy as np
 import pydicom
 import pytest
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
-from libs.dicom.identifiers import EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax
-from tests.services.dicomweb.archive import Archive, changed, sample
+from libs.dicom.identifiers import EXPLICIT_VR_LITTLE_ENDIAN
+from tests.services.dicomweb.archive import UNDECODABLE, Archive, changed, sample
 from tests.services.dicomweb.conftest import Sample, Service
 from tests.services.dicomweb.parts import parts_of
 
@@ -27,7 +28,10 @@ async def test_every_instance_comes_back_byte_for_byte(service: Service, samples
             )
         assert response.status_code == 200, (found.name, response.text)
         assert hashlib.sha256(response.content).hexdigest() == found.stored.sha256, found.name
-        assert response.headers["content-type"] == f"application/dicom; transfer-syntax={found.stored.header.transfer_syntax}"
+        assert (
+            response.headers["content-type"]
+            == f"application/dicom; transfer-syntax={found.stored.header.transfer_syntax}"
+        )
         assert response.headers["cache-control"] == "private, no-cache"
 
 
@@ -48,12 +52,15 @@ async def test_studies_and_series_come_back_byte_for_byte(service: Service, samp
 
 async def test_dicomweb_client_retrieves(service: Service, tenant: str, archive: Archive) -> None:
     """Integrators use clients that other people wrote."""
-    stored = await archive.store(tenant, [sample("CT_small.dcm"), sample("MR_small.dcm"), sample("examples_jpeg2k.dcm")])
+    stored = await archive.store(
+        tenant, [sample("CT_small.dcm"), sample("MR_small.dcm"), sample("examples_jpeg2k.dcm")]
+    )
     client = service.dicomweb(tenant)
     for one in stored:
         header = one.header
         uids = (header.study_uid, header.series_uid, header.sop_instance_uid)
-        dataset = await asyncio.to_thread(client.retrieve_instance, *uids)
+        default = (("application/dicom", EXPLICIT_VR_LITTLE_ENDIAN),)
+        dataset = await asyncio.to_thread(client.retrieve_instance, *uids, media_types=default)
         assert dataset.file_meta.TransferSyntaxUID == EXPLICIT_VR_LITTLE_ENDIAN
         assert np.array_equal(pixel_array(dataset), pixel_array(pydicom.dcmread(BytesIO(one.data))))
         as_stored = (("application/dicom", header.transfer_syntax),)
@@ -62,6 +69,7 @@ async def test_dicomweb_client_retrieves(service: Service, tenant: str, archive:
         assert len(await asyncio.to_thread(client.retrieve_study, uids[0])) == 1
 
 
+@pytest.mark.filterwarnings("ignore")
 async def test_explicit_little_endian_is_the_default(service: Service, samples: list[Sample]) -> None:
     """A client that can't decompress asks for nothing special, and must be able to read what it gets."""
     for found in samples:
@@ -71,7 +79,10 @@ async def test_explicit_little_endian_is_the_default(service: Service, samples: 
         if stored.header.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN:
             assert hashlib.sha256(response.content).hexdigest() == stored.sha256, found.name
             continue
-        assert response.status_code == 200 or not transfer_syntax(stored.header.transfer_syntax).decodable, found.name
+        if response.status_code == 406:
+            assert found.name in UNDECODABLE, (found.name, response.text)
+            continue
+        assert response.status_code == 200, (found.name, response.text)
         dataset = pydicom.dcmread(BytesIO(response.content))
         assert dataset.file_meta.TransferSyntaxUID == EXPLICIT_VR_LITTLE_ENDIAN, found.name
         assert dataset.SOPInstanceUID == stored.header.sop_instance_uid
@@ -140,8 +151,8 @@ async def test_unchanged_is_not_sent_again(service: Service, tenant: str, archiv
 
 async def test_a_long_series_is_streamed_whole(service: Service, tenant: str, archive: Archive) -> None:
     """A series of many packs and many instances arrives whole and in any number of pieces."""
-    files = [changed("MR_small.dcm", SOPInstanceUID=f"1.2.3.{n}", InstanceNumber=n) for n in range(1, 1101)]
-    stored = [s for start in range(0, 1100, 550) for s in await archive.store(tenant, files[start : start + 550])]
+    files = [changed("MR_small.dcm", SOPInstanceUID=f"1.2.3.{n}", InstanceNumber=n) for n in range(1, 1051)]
+    stored = [s for start in range(0, 1050, 525) for s in await archive.store(tenant, files[start : start + 525])]
     header = stored[0].header
     with service.http(tenant, Accept=AS_STORED) as http:
         response = await asyncio.to_thread(http.get, f"/studies/{header.study_uid}/series/{header.series_uid}")
@@ -161,6 +172,6 @@ async def test_damage_is_never_served(service: Service, tenant: str, archive: Ar
         assert response.status_code == 500
         assert response.json()["title"] == "The stored data is damaged"
         assert (await asyncio.to_thread(http.get, stored[0].path)).content == stored[0].data
-        with pytest.raises(Exception, match="peer closed connection|incomplete"):
-            study = f"/studies/{stored[0].header.study_uid}"
+        study = f"/studies/{stored[0].header.study_uid}"
+        with pytest.raises(httpx.RemoteProtocolError):
             await asyncio.to_thread(lambda: http.get(study, headers={"Accept": AS_STORED}))

@@ -16,10 +16,10 @@ from deploy.local.caddy import program as caddy_program
 from deploy.local.download import Progress, silent
 from deploy.local.home import CHECKOUT, Home, open_log, read_json
 from deploy.local.kafka_jars import fetch_jars
+from deploy.local.orphans import end_orphans
 from deploy.local.part import clean_environment
 from deploy.local.postgres import installation
 from deploy.local.seaweedfs import program as weed_program
-from deploy.local.supervisor import end_orphans
 from deploy.local.viewer import viewer_folder
 
 _STOP_SECONDS: Final = 120

@@ -1,13 +1,12 @@
 """What the servers need before our services can work: database, roles, tables, topics. Harmless when repeated."""
 
 import asyncio
-from typing import Final
-
-import asyncpg
+from typing import TYPE_CHECKING, Final
 
 from deploy.local.credentials import Credentials
-from libs.events.administration import ensure_topics
-from migrations.__main__ import upgrade
+
+if TYPE_CHECKING:
+    import asyncpg
 
 DATABASE: Final = "lightbox"
 OWNER: Final = "lightbox_owner"
@@ -36,8 +35,10 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-async def _as_superuser(credentials: Credentials, port: int, database: str) -> asyncpg.Connection:
+async def _as_superuser(credentials: Credentials, port: int, database: str) -> "asyncpg.Connection":
     """A connection as ``postgres``."""
+    import asyncpg  # here and below: slow to import, and most commands only ask for addresses
+
     return await asyncpg.connect(
         host="127.0.0.1",
         port=port,
@@ -80,6 +81,8 @@ def provision_database(credentials: Credentials, port: int) -> None:
     Raises:
         OSError, asyncpg.PostgresError: the database server can't be used.
     """
+    from migrations.__main__ import upgrade
+
     asyncio.run(_create_database(credentials, port))
     upgrade(database_url(credentials, port, "owner"))
     asyncio.run(_let_services_log_in(credentials, port))
@@ -87,6 +90,8 @@ def provision_database(credentials: Credentials, port: int) -> None:
 
 async def provision(credentials: Credentials, postgres_port: int, kafka_port: int) -> None:
     """Everything that the services need, in the two servers at the same time."""
+    from libs.events.administration import ensure_topics
+
     async with asyncio.TaskGroup() as group:
         group.create_task(asyncio.to_thread(provision_database, credentials, postgres_port))
         group.create_task(ensure_topics(f"127.0.0.1:{kafka_port}"))

@@ -15,7 +15,6 @@ from deploy.local.ports import remembered_ports
 from deploy.local.probes import http_ok
 from deploy.local.provision import database_url
 from deploy.local.servers import addresses
-from libs.tenancy import TenantId
 from services.__main__ import names
 
 EDGE_GATEWAY: Final = "edge_gateway"
@@ -105,7 +104,7 @@ class Edge:
         environment: further settings, by the names of their environment variables.
     """
 
-    tenant: TenantId
+    tenant: str
     name: str
     client_id: str
     client_secret: str
@@ -126,7 +125,7 @@ class Edge:
 
 def add_edge(
     home: Home,
-    tenant: TenantId,
+    tenant: str,
     name: str,
     *,
     client_id: str,
@@ -163,7 +162,7 @@ def add_edge(
     return edge
 
 
-def remove_edge(home: Home, tenant: TenantId, name: str) -> bool:
+def remove_edge(home: Home, tenant: str, name: str) -> bool:
     """Forgets an edge, which the supervisor then stops; its spool stays. False when there was none."""
     file = home.edges_folder / f"{tenant}-{name}.json"
     existed = file.exists()

@@ -1,7 +1,6 @@
 """``python -m deploy.local``: the process that starts all parts in order and keeps them alive until SIGTERM."""
 
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
@@ -13,11 +12,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import asyncpg
-import psutil
 
 from deploy.local.caddy import caddy
 from deploy.local.credentials import Credentials, load_credentials
-from deploy.local.home import Home, bound_log, find_home, read_json, write_json
+from deploy.local.home import Home, bound_log, find_home, write_json
+from deploy.local.orphans import end_orphans
 from deploy.local.part import Part
 from deploy.local.ports import remembered_ports
 from deploy.local.provision import provision
@@ -159,26 +158,6 @@ class Supervisor:
             await asyncio.sleep(60)
             for name in list(self._watches):
                 await asyncio.to_thread(bound_log, self._home.log(name))
-
-
-def end_orphans(home: Home) -> None:
-    """Ends the parts of a supervisor that was killed; the kernel has asked them to end already, where it can."""
-    left: list[tuple[psutil.Process, int]] = []
-    for report in read_json(home.state_file).get("parts", {}).values():
-        with contextlib.suppress(psutil.Error):
-            if report["pid"]:
-                process = psutil.Process(report["pid"])
-                if abs(process.create_time() - report["created"]) < 1:
-                    left.append((process, report["stop_signal"]))
-    for process, number in left:
-        _log.warning("ending process %d, left over from an earlier supervisor", process.pid)
-        with contextlib.suppress(psutil.Error):
-            process.send_signal(number)
-    _, alive = psutil.wait_procs([process for process, _ in left], timeout=20)
-    for process in alive:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=10)
 
 
 def all_ports(home: Home, *, renew_taken: bool = False) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """``lightbox client``: machines that get tokens with a secret (OAuth 2.0 client credentials)."""
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.table import Table
@@ -10,7 +11,10 @@ from cli.stack_client import Stack
 from cli.tenants import Json, Tenant, all_pages
 from libs.auth import SCOPES, TENANTS_ADMIN
 
-app = typer.Typer(help="Clients of a clinic: programs that use the API. Edges have theirs from 'lightbox edge add'.")
+app = typer.Typer(
+    help="Clients of a clinic: programs that use the API. An edge gets its own from 'lightbox edge add'.",
+    no_args_is_help=True,
+)
 Name = Annotated[str, typer.Argument(help="The client's name within the clinic.")]
 
 
@@ -52,13 +56,13 @@ def list_clients(tenant: Tenant, as_json: Json = False) -> None:
 def rotate(tenant: Tenant, name: Name, as_json: Json = False) -> None:
     """Give a client a new secret, shown once; the old one ends at once."""
     stack = Stack.find()
-    _show(stack, stack.call("POST", f"{_path(tenant)}/{name}/rotate"), as_json=as_json)
+    _show(stack, stack.call("POST", f"{_path(tenant)}/{quote(name, safe='')}/rotate"), as_json=as_json)
 
 
 @app.command()
 def remove(tenant: Tenant, name: Name, as_json: Json = False) -> None:
     """Remove a client. Its tokens end within ten minutes."""
-    Stack.find().call("DELETE", f"{_path(tenant)}/{name}")
+    Stack.find().call("DELETE", f"{_path(tenant)}/{quote(name, safe='')}")
     if as_json:
         print_json({"removed": f"{tenant}.{name}"})
         return
@@ -67,7 +71,7 @@ def remove(tenant: Tenant, name: Name, as_json: Json = False) -> None:
 
 
 def _path(tenant: str) -> str:
-    return f"/api/identity/tenants/{tenant}/clients"
+    return f"/api/identity/tenants/{quote(tenant, safe='')}/clients"
 
 
 def _show(stack: Stack, client: dict[str, Any], *, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """``lightbox tenant``: the clinics of this installation."""
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.markup import escape
@@ -85,7 +86,7 @@ def resume(tenant: Tenant, as_json: Json = False) -> None:
 
 
 def _set_state(tenant: str, state: str, *, as_json: bool) -> None:
-    changed = Stack.find().call("PATCH", f"{_PATH}/{tenant}", body={"state": state})
+    changed = Stack.find().call("PATCH", f"{_PATH}/{quote(tenant, safe='')}", body={"state": state})
     if as_json:
         print_json(changed)
         return

@@ -3,6 +3,7 @@
 import sys
 from getpass import getpass
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.markup import escape
@@ -86,11 +87,11 @@ def reset_password(tenant: Tenant, name: Name, password_stdin: FromStdin = False
 
 
 def _path(tenant: str) -> str:
-    return f"/api/identity/tenants/{tenant}/users"
+    return f"/api/identity/tenants/{quote(tenant, safe='')}/users"
 
 
 def _change(tenant: str, name: str, body: dict[str, Any], what: str, *, as_json: bool) -> None:
-    changed = Stack.find().call("PATCH", f"{_path(tenant)}/{name}", body=body)
+    changed = Stack.find().call("PATCH", f"{_path(tenant)}/{quote(name, safe='')}", body=body)
     if as_json:
         print_json(changed)
         return

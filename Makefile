@@ -25,6 +25,37 @@ install: $(READY) ## install the locked packages into .venv
 lock: $(READY) ## renew requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --universal --all-extras --group dev --generate-hashes -o requirements.lock --quiet
 
+demo: $(READY) ## start everything and send real studies through two clinics' edges
+	@$(BIN)/lightbox demo
+
+up: $(READY) ## start everything on this machine
+	@$(BIN)/lightbox up
+
+down: $(READY) ## stop everything; the data stay
+	@$(BIN)/lightbox down
+
+status: $(READY) ## how each part is
+	@$(BIN)/lightbox status
+
+test: $(READY) ## all tests, on real servers, DICOM peers and a browser
+	@sh tests/support/peers.sh
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## formatter, linter, types, import rules, tenant scope, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy --strict services libs cli deploy migrations tools tests benchmarks
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m tools.lint.tenant_scope
+	@$(BIN)/python -m tools.generate --check
+
+bench: $(READY) ## measure storing and reading beside other servers
+	@sh tests/support/peers.sh
+	@for name in store read visible; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+docs: $(READY) ## write the generated files anew: event schemas and catalogue, HTTP API
+	@$(BIN)/python -m tools.generate
+
 format: $(READY) ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 

@@ -233,10 +233,19 @@ async def _make_durable(
     """
     packs = plan_packs(instances, limits.pack)
     gate = asyncio.Semaphore(limits.uploads)
+    away: Reason | None = None
 
     async def put(pack: PlannedPack) -> InstancesStored | Reason:
-        async with gate, uploads:
-            return await _put_pack(spool, sender, pack, objects=objects, timeout=limits.store_timeout)
+        nonlocal away
+        async with gate:
+            if away is not None:
+                return away  # a sender of many series must not wait for the store's time-out once for each
+            result = await _put_pack(
+                spool, sender, pack, objects=objects, uploads=uploads, timeout=limits.store_timeout
+            )
+            if isinstance(result, Reason) and result.code == NO_RESOURCES:
+                away = result
+            return result
 
     results = await asyncio.gather(*(put(pack) for pack in packs))
     events = [result for result in results if isinstance(result, InstancesStored)]
@@ -257,9 +266,20 @@ async def _make_durable(
 
 
 async def _put_pack(
-    spool: RequestSpool, sender: Sender, pack: PlannedPack, *, objects: ObjectStore, timeout: float
+    spool: RequestSpool,
+    sender: Sender,
+    pack: PlannedPack,
+    *,
+    objects: ObjectStore,
+    uploads: asyncio.Semaphore,
+    timeout: float,
 ) -> InstancesStored | Reason:
     """Stores one pack, or says why not: what fails here must not fail the other packs of the request."""
+    try:
+        async with asyncio.timeout(timeout):
+            await uploads.acquire()
+    except TimeoutError:
+        return Reason(NO_RESOURCES, "too many packs wait for the object store")
     try:
         with _PACK_SECONDS.time():
             return await store.put_pack(objects, spool, sender.tenant, pack, source=sender.subject, timeout=timeout)
@@ -275,6 +295,8 @@ async def _put_pack(
     except Exception as error:
         _log.error("a pack could not be built or stored", study=pack.study_uid, exc_info=error)
         return Reason(PROCESSING_FAILURE, "the instances could not be packed")
+    finally:
+        uploads.release()
 
 
 async def _record_outcomes(audit: AuditTrail, sender: Sender, outcomes: Sequence[Outcome]) -> None:

@@ -3,12 +3,20 @@
 import asyncio
 import json
 import shutil
+import time
+import zlib
 from collections.abc import AsyncIterator
+from io import BytesIO
 from pathlib import Path
 
 import httpx
+import pydicom
 import pytest
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from libs.dicom import read_header
 from libs.events import AUDIT_RECORDED, INSTANCES_STORED
 from tests.services.ingest_gateway.events import events_of
 from tests.services.ingest_gateway.gateway import Gateway, eventually, running_gateway, settings_for
@@ -249,6 +257,34 @@ async def test_one_tenant_does_not_starve_the_others(
             writer.close()
         await eventually(lambda: gateway.leftovers() == [])
         assert (await gateway.post(greedy, multipart([make_instance()]), TYPE)).status_code == 200
+
+
+async def test_hostile_instances_cost_nobody_else(gateway: Gateway, tenant: str) -> None:
+    good = make_instance()
+    bomb = deflated(bytes(400 << 20))
+    deep = bytearray(make_instance())
+    deep += (b"\x08\x00\x40\x11SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff") * 5000
+    lying = make_instance().replace(b"\xe0\x7f\x10\x00OW\x00\x00", b"\xe0\x7f\x10\x00UN\x00\x00")
+    lying = lying.replace(b"UN\x00\x00\x00\x02\x00\x00", b"UN\x00\x00\xf0\xff\xff\xff")
+    path = make_instance(uid="1.2.3.4.5").replace(b"1.2.3.4.5\x00", b"../../../x")
+    begun = time.monotonic()
+    response = await gateway.post(tenant, multipart([bomb, bytes(deep), lying, path, good]), TYPE)
+    assert time.monotonic() - begun < 20
+    assert response.status_code == 202
+    assert values(response.json(), STORED, UID)[-1] == read_header(good).sop_instance_uid
+    assert len(values(response.json(), FAILED, FAILURE_REASON)) >= 3
+    assert "../" not in response.text
+    assert gateway.leftovers() == []
+
+
+def deflated(content: bytes) -> bytes:
+    """A small file that inflates to a large one (PS3.5 section A.5)."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    meta = pydicom.dcmread(BytesIO(make_instance())).file_meta
+    meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    head = DicomBytesIO()
+    write_file_meta_info(head, meta)
+    return bytes(128) + b"DICM" + head.getvalue() + packer.compress(content) + packer.flush()
 
 
 async def test_problems_say_nothing_of_the_body(gateway: Gateway, tenant: str) -> None:

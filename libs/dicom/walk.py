@@ -26,7 +26,7 @@ LONGEST_INLINE_BINARY: Final = 256
 LONGEST_TEXT: Final = 64 * 1024
 LONGEST_NUMBERS: Final = 1024 * 1024
 LONGEST_TOTAL: Final = 32 * 1024 * 1024
-"""Bytes of all values taken into memory; what comes after them is bulk data when longer than 256 bytes."""
+"""Bytes of all values over 256 bytes that are taken into memory; further ones of that size are bulk data."""
 
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM: Final = 0xFFFEE000
@@ -34,6 +34,9 @@ _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
 _CHARACTER_SET: Final = 0x00080005
 _PIXEL_REPRESENTATION: Final = 0x00280103
+_CHANGES_SCOPE: Final = frozenset({_CHARACTER_SET, _PIXEL_REPRESENTATION})
+_LAST_UNWANTED: Final = 0x0002FFFF
+"""Up to here are the command and file meta information groups."""
 _LUT_DESCRIPTOR: Final = "00283002"
 _PADDING: Final = 0xFFFCFFFC
 PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -72,7 +75,7 @@ class PixelElement:
     fragments: list[tuple[int, int]] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Scope:
     """What holds inside one data set, and for those nested in it unless they say otherwise."""
 
@@ -141,31 +144,37 @@ class Walk:
         creators: dict[int, str] = {}
         ordered, previous = True, -1
         while position < end:
-            tag, vr, length, start, big_item = self._header(position, end, scope)
-            if tag >> 16 == 0xFFFE:
+            tag, vr, length, start, implicit = self._header(position, end, scope)
+            if vr in _SHORT_HEADER and tag & 0xFFFF and tag > _LAST_UNWANTED and start + length <= end:
+                # Nearly all elements of an explicit data set: no sequence, no pixels, nothing to be left out.
+                self._count()
+                position = start + length
+                entry = self._plain(vr, start, length, scope, tag)
+            elif tag >> 16 == 0xFFFE:
                 position = self._stray_delimiter(tag, length, start)
                 if tag == _ITEM_END and delimited:
                     return self._finished(elements, ordered), position
                 continue
-            if tag == 0 and scope.depth == 0 and self._only_zeros(position, end):
+            elif tag == 0 and scope.depth == 0 and self._only_zeros(position, end):
                 self.warn("Zero bytes follow the data set.")
                 break
-            self._count()
-            if vr is None or vr == dictionary.UNKNOWN:
-                vr = self._inferred(tag, vr, length, elements, creators, scope)
-            entry, position = self._element(tag, vr, length, start, end, scope, implicit=big_item)
-            if not self._wanted(tag, scope):
-                continue
+            else:
+                self._count()
+                if vr is None or vr == dictionary.UNKNOWN:
+                    vr = self._inferred(tag, vr, length, elements, creators, scope)
+                entry, position = self._element(tag, vr, length, start, end, scope, implicit=implicit)
+                if not self._wanted(tag, scope):
+                    continue
             key = f"{tag:08X}"
             if tag <= previous:
                 ordered = False
                 self._repeated(tag, key, entry, elements)
             previous = tag
             elements[key] = entry
-            if tag & 0x1FF00 == 0x10000 and "Value" in entry:
-                creators[tag >> 8 | tag & 0xFF] = str(entry["Value"][0])
-            elif tag in {_CHARACTER_SET, _PIXEL_REPRESENTATION}:
+            if tag in _CHANGES_SCOPE:
                 scope = self._changed_scope(tag, start, length, entry, scope)
+            elif tag & 0x1FF00 == 0x10000 and "Value" in entry:
+                creators[tag >> 8 | tag & 0xFF] = str(entry["Value"][0])
         if delimited:
             raise InvalidDicom("An item of undefined length is not closed.")
         return self._finished(elements, ordered), position
@@ -270,14 +279,14 @@ class Walk:
         self, tag: int, vr: str, length: int, start: int, end: int, scope: Scope, *, implicit: bool
     ) -> tuple[dict[str, Any], int]:
         """What DICOM JSON has for one element, and the position after it."""
-        path = f"{scope.path}{tag:08X}"
         if vr == "SQ":
             # A sequence under UN is implicit VR whatever the rest is (PS3.5 section 6.2.2).
+            path = f"{scope.path}{tag:08X}"
             inner = Scope(scope.explicit and not implicit, scope.charset, scope.signed, scope.depth + 1, path)
             items, position = self._sequence(start, length, end, inner)
             return ({"vr": "SQ", "Value": items} if items else {"vr": "SQ"}), position
         if length == _UNDEFINED:
-            return self._encapsulated(tag, vr, start, end, scope, path)
+            return self._encapsulated(tag, vr, start, end, scope)
         stop = start + length
         if stop > end:
             raise InvalidDicom(f"Element ({tag >> 16:04X},{tag & 0xFFFF:04X}) is longer than what holds it.")
@@ -285,15 +294,16 @@ class Walk:
             if scope.depth == 0:
                 self.pixels = PixelElement(tag, start, length)
             if length:
-                return self._as_bulk(vr, path, start, length), stop
-        return self._plain(vr, start, length, scope, path), stop
+                return self._as_bulk(vr, tag, start, length, scope), stop
+        return self._plain(vr, start, length, scope, tag), stop
 
-    def _plain(self, vr: str, start: int, length: int, scope: Scope, path: str) -> dict[str, Any]:
+    def _plain(self, vr: str, start: int, length: int, scope: Scope, tag: int) -> dict[str, Any]:
         if length == 0:
             return {"vr": vr}
-        if length > _LONGEST[vr] or (length > LONGEST_INLINE_BINARY and self._taken + length > LONGEST_TOTAL):
-            return self._as_bulk(vr, path, start, length)
-        self._taken += length
+        if length > LONGEST_INLINE_BINARY:
+            if length > _LONGEST[vr] or self._taken + length > LONGEST_TOTAL:
+                return self._as_bulk(vr, tag, start, length, scope)
+            self._taken += length
         value = bytes(self.data[start : start + length])
         if vr in BINARY:
             if not self.little and vr in SWAP_WIDTH:
@@ -302,7 +312,8 @@ class Walk:
         values = CONVERT[vr](value, scope.charset, self.little, self.warn)
         return {"vr": vr, "Value": values} if values else {"vr": vr}
 
-    def _as_bulk(self, vr: str, path: str, start: int, length: int) -> dict[str, Any]:
+    def _as_bulk(self, vr: str, tag: int, start: int, length: int, scope: Scope) -> dict[str, Any]:
+        path = f"{scope.path}{tag:08X}"
         self.bulk[path] = (start, length)
         return {"vr": vr, "BulkDataURI": path}
 
@@ -337,9 +348,7 @@ class Walk:
             raise InvalidDicom("A sequence of undefined length is not closed.")
         return items, position
 
-    def _encapsulated(
-        self, tag: int, vr: str, start: int, end: int, scope: Scope, path: str
-    ) -> tuple[dict[str, Any], int]:
+    def _encapsulated(self, tag: int, vr: str, start: int, end: int, scope: Scope) -> tuple[dict[str, Any], int]:
         """Fragments (PS3.5 section A.4): only their headers are read."""
         if vr not in BINARY:
             raise InvalidDicom(f"Element ({tag >> 16:04X},{tag & 0xFFFF:04X}) may not have an undefined length.")
@@ -367,7 +376,7 @@ class Walk:
         if scope.depth == 0 and tag in PIXEL_TAGS:
             table = fragments[0] if fragments else (start, 0)
             self.pixels = PixelElement(tag, start, stop - start, table, fragments[1:])
-        return self._as_bulk(vr, path, start, stop - start), after
+        return self._as_bulk(vr, tag, start, stop - start, scope), after
 
 
 def swapped(value: bytes, width: int) -> bytes:

@@ -50,7 +50,8 @@ def identity(
 
 def part10(elements: list[bytes], *, syntax: str = EXPLICIT_VR_LITTLE_ENDIAN) -> bytes:
     """A file of these elements, sorted by tag (of little endian)."""
-    return head(syntax) + b"".join(sorted(elements, key=_tag_of))
+    ordered: list[bytes] = sorted(elements, key=_tag_of)
+    return head(syntax) + b"".join(ordered)
 
 
 def head(syntax: str = EXPLICIT_VR_LITTLE_ENDIAN) -> bytes:

@@ -4,7 +4,6 @@ import asyncio
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from libs.auth import TENANTS_ADMIN
 from libs.tenancy import SYSTEM_TENANT
@@ -90,7 +89,11 @@ async def keep_keys(resources: Resources, bootstrap_secret: str | None) -> None:
                 prepared = True
             await load_keys(resources)
             delay = _RELOAD_SECONDS
-        except (Problem, SQLAlchemyError) as error:
+        except Problem as error:
             _log.warning("signing keys can't be loaded; trying again", error=str(error))
+            delay = min(max(delay, 0.5) * 2, 10) if delay < _RELOAD_SECONDS else 1.0
+        except Exception:
+            # Without this task a replica would never notice new keys, so it outlives whatever happens to it.
+            _log.exception("signing keys can't be loaded; trying again")
             delay = min(max(delay, 0.5) * 2, 10) if delay < _RELOAD_SECONDS else 1.0
         await asyncio.sleep(delay)

@@ -186,34 +186,28 @@ async def test_private_keys_are_sealed(identity: Identity, backing: Backing, tmp
         unseal(type(key)(moved.id, key.public_jwk, key.sealed, key.signs_from), b"1" * 32)
     # A service with another key-encryption key does not start signing with a key of its own: it is not ready.
     stranger = base64.b64encode(b"3" * 32).decode()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio, "sleep", _short_sleep(asyncio.sleep))
-        async with running(backing, tmp_path, key_encryption_key=stranger) as service, service.browser() as browser:
-            assert (await browser.get("/health/ready")).status_code == 503
-            assert (await browser.get("/health/live")).status_code == 200
-            assert (await browser.get("/.well-known/jwks.json")).status_code == 503
-
-
-def _short_sleep(sleep: Any) -> Any:
-    async def short(seconds: float) -> None:
-        await sleep(min(seconds, 0.001))
-
-    return short
+    async with (
+        running(backing, tmp_path, becomes_ready=False, key_encryption_key=stranger) as service,
+        service.browser() as browser,
+    ):
+        with pytest.raises(KeysUnavailable):
+            await load_keys(service.app.state.resources)
+        assert (await browser.get("/health/ready")).status_code == 503
+        assert (await browser.get("/health/live")).status_code == 200
+        assert (await browser.get("/.well-known/jwks.json")).status_code == 503
 
 
 async def test_it_starts_and_answers_in_words_while_everything_is_away(tmp_path: Path, backing: Backing) -> None:
-    away = {
+    away: dict[str, Any] = {
         "database_url": "postgresql+asyncpg://nobody:secret@127.0.0.1:9/lightbox",
         "kafka_bootstrap": "127.0.0.1:9",
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio, "sleep", _short_sleep(asyncio.sleep))
-        async with running(backing, tmp_path, **away) as service, service.browser() as browser:
-            assert (await browser.get("/health/live")).status_code == 200
-            assert (await browser.get("/health/ready")).status_code == 503
-            page = await browser.get("/auth/login/north")
-            assert page.status_code == 503
-            assert "not available at the moment" in page.text
-            assert page.headers["content-type"].startswith("text/html")
-            assert page.headers["retry-after"]
-            assert (await service.client_token("north.edge-1", "secret")).status_code == 503
+    async with running(backing, tmp_path, becomes_ready=False, **away) as service, service.browser() as browser:
+        assert (await browser.get("/health/live")).status_code == 200
+        assert (await browser.get("/health/ready")).status_code == 503
+        page = await browser.get("/auth/login/north")
+        assert page.status_code == 503
+        assert "not available at the moment" in page.text
+        assert page.headers["content-type"].startswith("text/html")
+        assert page.headers["retry-after"]
+        assert (await service.client_token("north.edge-1", "secret")).status_code == 503

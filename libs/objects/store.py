@@ -355,13 +355,13 @@ class ObjectStore:
         except (AlreadyExistsError, PreconditionError) as error:
             raise AlreadyExists("There is an object under this key.") from error
         except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error):
+            if "<Code>NoSuchBucket<" in str(error):
                 raise BucketMissing("The tenant has no bucket.") from error
             raise ObjectNotFound("There is no such object.") from error
         except BaseError as error:
-            if "NoSuchBucket" in str(error):
+            if "<Code>NoSuchBucket<" in str(error):
                 raise BucketMissing("The tenant has no bucket.") from error
-            if "416" in str(error) or "InvalidRange" in str(error):
+            if "status code: 416 " in str(error):
                 raise ObjectError("The byte range is not inside the object.") from error
             raise ObjectsUnavailable("The object store does not answer properly.") from error
 

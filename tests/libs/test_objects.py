@@ -182,7 +182,13 @@ async def test_a_store_that_is_away_is_said_so_within_ten_seconds(backing: Backi
         free = silent.getsockname()[1]
     away = _store(backing, f"http://127.0.0.1:{free}")
     began = time.monotonic()
-    for ask in (away.get(tenant, KEY), away.put_new(tenant, KEY, b"x"), away.ready(), away.create_bucket(tenant)):
+    misleading = "packs/416/InvalidRange-NoSuchBucket.zip"  # a key is no answer of the store
+    for ask in (
+        away.get(tenant, misleading),
+        away.put_new(tenant, KEY, b"x"),
+        away.ready(),
+        away.create_bucket(tenant),
+    ):
         step = time.monotonic()
         with pytest.raises(ObjectsUnavailable):
             await ask

@@ -18,6 +18,7 @@ _ELSEWHERE: Final = {
     "send": ("cli.send", "send"),
     "tenant": ("cli.tenants", "app"),
     "user": ("cli.users", "app"),
+    "client": ("cli.clients", "app"),
     "edge": ("cli.edges", "app"),
     "events": ("cli.events", "app"),
     "reindex": ("cli.reindex", "reindex"),

@@ -80,8 +80,7 @@ def _prepare(home: Home, credentials: Credentials, ports: dict[str, int], class_
             class_path,
             "kafka.tools.StorageTool",
             "format",
-            "-t",
-            credentials.kafka_cluster,
+            f"--cluster-id={credentials.kafka_cluster}",  # one word, since an id may begin with a hyphen
             "-c",
             str(properties),
         ],

@@ -77,7 +77,7 @@ class Gateway:
         """One STOW-RS request."""
         path = f"/dicom-web/studies/{study}" if study else "/dicom-web/studies"
         sent = {**self.headers(tenant, subject), "Content-Type": content_type, **(headers or {})}
-        async with httpx.AsyncClient(timeout=timeout) as client:
+        async with httpx.AsyncClient(timeout=timeout, verify=False) as client:
             return await client.post(self.url + path, content=body, headers=sent)
 
 

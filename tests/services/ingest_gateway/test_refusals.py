@@ -96,7 +96,7 @@ async def test_what_the_answer_may_be(gateway: Gateway, tenant: str, accept: str
 
 async def test_who_may_not_store_is_refused_and_recorded(gateway: Gateway, backing: Backing, tenant: str) -> None:
     body = multipart([make_instance()])
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=False) as client:
         anonymous = await client.post(f"{gateway.url}/dicom-web/studies", content=body, headers={"Content-Type": TYPE})
         reader = {**gateway.headers(tenant, "user:vera", ("dicom:read",)), "Content-Type": TYPE}
         reading = await client.post(f"{gateway.url}/dicom-web/studies", content=body, headers=reader)
@@ -202,7 +202,7 @@ async def test_no_room_on_the_disk(backing: Backing, token_issuer: TokenIssuer, 
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) > 0
         assert "disk space" in response.json()["detail"]
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(verify=False) as client:
             ready = await client.get(f"{gateway.url}/health/ready")
             assert ready.status_code == 503
             assert ready.json()["spool"] == "not available"

@@ -10,6 +10,7 @@ import pytest
 from pydicom.encaps import generate_frames
 from pydicom.pixels.utils import pixel_array
 
+from libs.dicom.frames import frame_count
 from libs.dicom.identifiers import EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax
 from tests.services.dicomweb.archive import Archive, sample
 from tests.services.dicomweb.conftest import Sample, Service
@@ -24,7 +25,7 @@ def with_frames(samples: list[Sample]) -> list[tuple[Sample, Any, int]]:
     for one in samples:
         dataset = pydicom.dcmread(BytesIO(one.stored.data))
         if one.stored.header.frames is not None and "PixelData" in dataset:
-            found.append((one, dataset, int(dataset.get("NumberOfFrames", 1) or 1)))
+            found.append((one, dataset, frame_count(one.stored.header.frames)))
     return found
 
 
@@ -78,6 +79,8 @@ async def test_decoded_frames_are_those_that_pydicom_decodes(service: Service, s
 
 
 ELE = "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1"
+RLE = "image/dicom-rle; transfer-syntax=1.2.840.10008.1.2.5"
+JLS = "image/jls; transfer-syntax=1.2.840.10008.1.2.4.80"
 JP2 = "image/jp2; transfer-syntax=1.2.840.10008.1.2.4.90"
 MICROSCOPY = ", ".join(
     (
@@ -96,16 +99,8 @@ MICROSCOPY = ", ".join(
         ("CT_small.dcm", "*/*", ELE),
         ("CT_small.dcm", 'multipart/related; type="image/jls"', None),
         ("MR_small_bigendian.dcm", OHIF, ELE),
-        (
-            "MR_small_RLE.dcm",
-            'multipart/related; type="image/dicom-rle"',
-            "image/dicom-rle; transfer-syntax=1.2.840.10008.1.2.5",
-        ),
-        (
-            "MR_small_jpeg_ls_lossless.dcm",
-            "multipart/related; type=image/jls",
-            "image/jls; transfer-syntax=1.2.840.10008.1.2.4.80",
-        ),
+        ("MR_small_RLE.dcm", 'multipart/related; type="image/dicom-rle"', RLE),
+        ("MR_small_jpeg_ls_lossless.dcm", "multipart/related; type=image/jls", JLS),
         (
             "MR_small_jp2klossless.dcm",
             'multipart/related; type="image/jp2"; transfer-syntax=1.2.840.10008.1.2.4.90',

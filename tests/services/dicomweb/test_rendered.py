@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from tests.services.dicomweb.archive import Archive, changed, sample
+from tests.services.dicomweb.archive import UNDECODABLE, Archive, changed, sample
 from tests.services.dicomweb.conftest import Sample, Service
-
-UNDECODABLE = {
-    "JPEG2000-embedded-sequence-delimiter.dcm",  # cut short on purpose
-    "JPGExtended.dcm",
-    "JPEG-lossy.dcm",
-    "MR_truncated.dcm",
-    "SC_rgb_jpeg.dcm",
-}
 
 
 async def test_every_image_is_shown(service: Service, samples: list[Sample]) -> None:

@@ -1,12 +1,15 @@
 """What the routes of all kinds share: the caller, the target, and the answer."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Send
 
 from libs.auth import Principal
+from libs.web.problems import Problem
 from services.dicomweb.audit import AuditedRoute, Operation, operation_of
 from services.dicomweb.domain import Content, Target
 from services.dicomweb.negotiate import Tiers, acceptable
@@ -16,6 +19,19 @@ Read = Callable[..., Awaitable[Principal]]
 """The dependency that lets in who may read."""
 
 PREFIX: Final = "/dicom-web"
+
+
+class Stream(StreamingResponse):
+    """An answer that is sent piece by piece.
+
+    Where it can't go on, it is left unfinished: the server then closes the connection, and the caller sees that the
+    answer isn't whole. It was recorded and logged where it happened.
+    """
+
+    async def stream_response(self, send: Send) -> None:
+        """Sends the pieces."""
+        with suppress(Problem):
+            await super().stream_response(send)
 
 
 def make_router(tag: str) -> APIRouter:
@@ -75,4 +91,4 @@ def answer(content: Content) -> Response:
         headers["Content-Type"] = content.media_type
         return Response(content.body, content.status, headers)
     headers["Content-Type"] = content.media_type
-    return StreamingResponse(content.body, content.status, headers)
+    return Stream(content.body, content.status, headers)

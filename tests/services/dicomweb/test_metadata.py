@@ -49,19 +49,17 @@ async def test_levels_and_encodings(service: Service, tenant: str, archive: Arch
         for n in (2, 1)
     ]
     await archive.store(tenant, files)
-    with service.http(tenant, Accept=JSON) as http:
+    with service.http(tenant, Accept=JSON) as client:
         for encoding in ("gzip", "identity", "br", "gzip;q=0", "*"):
-            headers = {"Accept-Encoding": encoding}
-            study = await asyncio.to_thread(lambda h=headers: http.get("/studies/1.2/metadata", headers=h))
+            client.headers["Accept-Encoding"] = encoding
+            study = await asyncio.to_thread(client.get, "/studies/1.2/metadata")
             assert ("content-encoding" in study.headers) == (encoding in ("gzip", "*"))
             uids = [instance["00080018"]["Value"][0] for instance in study.json()]
             assert uids == ["1.2.1.1", "1.2.1.2", "1.2.2.1", "1.2.2.2", "1.2.3.1", "1.2.3.2"]
-            series = await asyncio.to_thread(
-                lambda h=headers: http.get("/studies/1.2/series/1.2.2/metadata", headers=h)
-            )
+            series = await asyncio.to_thread(client.get, "/studies/1.2/series/1.2.2/metadata")
             assert series.json() == study.json()[2:4]
             assert series.headers["content-type"] == JSON
-        one = await asyncio.to_thread(http.get, "/studies/1.2/series/1.2.2/instances/1.2.2.1/metadata")
+        one = await asyncio.to_thread(client.get, "/studies/1.2/series/1.2.2/instances/1.2.2.1/metadata")
         assert one.json() == series.json()[:1]
 
 

@@ -5,9 +5,11 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from tests.services.dicomweb.archive import Archive, changed, sample
 from tests.services.dicomweb.conftest import Service
+from tests.support.backing import Backing, new_tenant_id
 
 OHIF_FIELDS = "00081030,00080060"
 
@@ -24,9 +26,10 @@ async def found(http: httpx.Client, path: str, tag: str, **params: Any) -> list[
     return [result[tag]["Value"][0] for result in results]
 
 
-@pytest.fixture
-async def studies(tenant: str, archive: Archive) -> str:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def studies(backing: Backing, archive: Archive) -> str:
     """A tenant with five studies: 1 to 4 of different patients and days, 5 without a date."""
+    tenant = await asyncio.to_thread(backing.create_tenant, new_tenant_id())
     people = [
         ("Head^Anna", "A-1", "20240101", "080000", "MR"),
         ("head^Bert", "B-1", "20240102", "120000", "CT"),

@@ -19,6 +19,7 @@ _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 10.0
 _GOOD_RUN: Final = 30.0
 _BETWEEN_PROBES: Final = 3.0
+_SOON: Final = 0.5
 _DEAF_AFTER: Final = 4
 _log = logging.getLogger(__name__)
 
@@ -111,35 +112,31 @@ class Watch:
     async def _until_dead(self, process: subprocess.Popen[bytes]) -> str:
         """Asks how it is from time to time. Returns why it has to be started anew."""
         deaf = 0
-        pause = 0.2
-        while True:
-            try:
-                await self.part.live()
-                deaf = 0
-                await self.part.ready()
-                self._become("running")
-                self.ready.set()
-                pause = _BETWEEN_PROBES
-            except OSError as error:
-                if deaf == 0 and self.state != "starting":
-                    self._become("not ready", str(error))
-                deaf += await self._is_deaf()
-            if deaf >= _DEAF_AFTER:
-                return f"no answer {deaf} times in a row"
-            waited = 0.0
-            while waited < pause:
+        while deaf < _DEAF_AFTER:
+            deaf = await self._ask(deaf)
+            until = time.monotonic() + (_BETWEEN_PROBES if self.state == "running" else _SOON)
+            while time.monotonic() < until:
                 if process.poll() is not None:
                     return _ended(process)
                 await asyncio.sleep(0.2)
-                waited += 0.2
+        return f"no answer {deaf} times in a row"
 
-    async def _is_deaf(self) -> bool:
-        """Whether it does not even answer that it lives."""
+    async def _ask(self, deaf: int) -> int:
+        """Asks once. Returns how many times in a row it did not even answer that it lives."""
         try:
             await self.part.live()
-        except OSError:
-            return True
-        return False
+        except OSError as error:
+            self._become("not ready", str(error))
+            return deaf + 1
+        try:
+            await self.part.ready()
+        except OSError as error:
+            if self.state != "starting":
+                self._become("not ready", str(error))
+            return 0
+        self._become("running")
+        self.ready.set()
+        return 0
 
     async def stop(self) -> None:
         """Asks the process to end and waits; kills it when it takes too long."""

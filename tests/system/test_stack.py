@@ -122,6 +122,13 @@ def test_services_and_front_door_that_were_killed_come_back(home: Home) -> None:
     assert {part.restarts >= 1 for part in read_status(home).parts if part.name in killed} == {True}
 
 
+def test_a_service_that_hangs_is_started_anew(home: Home) -> None:
+    before = pids(home)
+    os.kill(before["audit"], signal.SIGSTOP)
+    wait_for_other_pids(home, before, ("audit",))
+    wait_until_well(home)
+
+
 def test_edges_come_and_go_with_their_files(home: Home) -> None:
     edge = add_edge(home, "north", "edge", client_id="north.edge", client_secret="x" * 32, ae_title="NORTH")
     wait_for(home, "edge-north", present=True)

@@ -161,11 +161,13 @@ async def _as_stored(
     last = run[-1]
     source = _Source(retrieving.store, tenant, last.pack, run[0].byte_offset, last.byte_offset + last.byte_length)
     for row in run:
-        if message is not None:
-            yield _head(retrieving, message, row, row.transfer_syntax, row.byte_length)
         digest = hashlib.sha256()
         await source.skip_to(row.byte_offset)
+        begun = False
         async for piece in source.take(row.byte_length):
+            if message is not None and not begun:
+                yield _head(retrieving, message, row, row.transfer_syntax, row.byte_length)
+            begun = True
             digest.update(piece)
             yield piece
         if digest.digest() != row.sha256:

@@ -1,4 +1,4 @@
-"""What the worker processes do. Importing this is what makes them start slowly; the service itself needn't."""
+"""What the worker processes do."""
 
 from collections.abc import Mapping
 

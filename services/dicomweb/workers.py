@@ -7,24 +7,21 @@ even when it is killed, since their pipe closes.
 
 import asyncio
 import multiprocessing
-import resource
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import structlog
 
 from libs.dicom.errors import DicomError
 from libs.web.problems import Unavailable
 from services.dicomweb.errors import CannotDecode
+from services.dicomweb.worker_process import serve
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_MEMORY: Final = 6 << 30
-"""Bytes of address space of one process."""
 _log = structlog.get_logger(__name__)
 
 
@@ -122,7 +119,7 @@ class _Worker:
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs,), name="dicomweb worker", daemon=True)
+            self._process = context.Process(target=serve, args=(theirs,), name="dicomweb worker", daemon=True)
             self._process.start()
             theirs.close()
             self._left = self._jobs
@@ -139,18 +136,3 @@ class _Worker:
             process.close()
         if pipe is not None:
             pipe.close()
-
-
-def _serve(pipe: Connection) -> None:
-    """The life of a process: a job, its result, the next job."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    with suppress(EOFError, OSError, KeyboardInterrupt):
-        while True:
-            function, args, kwargs = pipe.recv()
-            try:
-                answer: tuple[bool, Any] = (True, function(*args, **kwargs))
-            except DicomError as error:
-                answer = (False, error)
-            except Exception as error:
-                answer = (False, repr(error)[:500])
-            pipe.send(answer)

@@ -23,6 +23,8 @@ from tests.support.tokens import TokenIssuer, token_issuer
 
 __all__ = ["token_issuer"]
 READ = ("dicom:read",)
+NOBODY = "t-nobody"
+"""A tenant that has nothing."""
 
 
 @dataclass(frozen=True)
@@ -131,3 +133,8 @@ async def samples(backing: Backing, archive: Archive) -> list[Sample]:
         stored = await archive.store(tenant, [data for _, data in layer.values()])
         found += [Sample(names[s.header.sop_instance_uid], tenant, s) for s in stored]
     return found
+
+
+def named(samples: list[Sample], name: str) -> Sample:
+    """The sample with this file name."""
+    return next(sample for sample in samples if sample.name == name)

@@ -13,7 +13,7 @@ from pydicom.pixels.utils import pixel_array
 from libs.dicom.frames import frame_count
 from libs.dicom.identifiers import EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax
 from tests.services.dicomweb.archive import Archive, sample
-from tests.services.dicomweb.conftest import Sample, Service
+from tests.services.dicomweb.conftest import Sample, Service, named
 from tests.services.dicomweb.parts import parts_of
 
 OHIF = "multipart/related; type=application/octet-stream; transfer-syntax=*"
@@ -114,12 +114,12 @@ MICROSCOPY = ", ".join(
     ],
 )
 async def test_accept(
-    service: Service, tenant: str, archive: Archive, name: str, accept: str, content_type: str | None
+    service: Service, samples: list[Sample], name: str, accept: str, content_type: str | None
 ) -> None:
     """Each viewer asks in its own way; the media type must fit the bytes."""
-    (stored,) = await archive.store(tenant, [sample(name)])
-    with service.http(tenant, Accept=accept) as http:
-        response = await asyncio.to_thread(http.get, f"{stored.path}/frames/1")
+    one = named(samples, name)
+    with service.http(one.tenant, Accept=accept) as http:
+        response = await asyncio.to_thread(http.get, f"{one.stored.path}/frames/1")
     assert response.status_code == (200 if content_type else 406), response.text
     if content_type:
         ((found, _),) = parts_of(response)
@@ -129,13 +129,11 @@ async def test_accept(
 @pytest.mark.parametrize(
     ("frames", "status"), [("2", 404), ("0", 400), ("1,x", 400), ("-1", 400), ("1,,2", 400), ("9" * 12, 400)]
 )
-async def test_frames_that_are_not_there(
-    service: Service, tenant: str, archive: Archive, frames: str, status: int
-) -> None:
+async def test_frames_that_are_not_there(service: Service, samples: list[Sample], frames: str, status: int) -> None:
     """A wrong number is told, not answered with another frame."""
-    (stored,) = await archive.store(tenant, [sample("CT_small.dcm")])
-    with service.http(tenant, Accept=OHIF) as http:
-        response = await asyncio.to_thread(http.get, f"{stored.path}/frames/{frames}")
+    one = named(samples, "CT_small.dcm")
+    with service.http(one.tenant, Accept=OHIF) as http:
+        response = await asyncio.to_thread(http.get, f"{one.stored.path}/frames/{frames}")
         assert response.status_code == status, response.text
 
 

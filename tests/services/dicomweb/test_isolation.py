@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.services.dicomweb.archive import Archive, Stored, changed
-from tests.services.dicomweb.conftest import READ, Service
+from tests.services.dicomweb.conftest import NOBODY, READ, Service
 from tests.support.backing import Backing, new_tenant_id
 
 OHIF = "multipart/related; type=application/octet-stream; transfer-syntax=*"
@@ -63,11 +63,9 @@ async def test_everybody_sees_their_own(service: Service, colliding: dict[str, S
 
 
 @pytest.mark.parametrize("path", RETRIEVE)
-async def test_what_is_not_mine_is_not_there(
-    service: Service, tenant: str, colliding: dict[str, Stored], path: str
-) -> None:
+async def test_what_is_not_mine_is_not_there(service: Service, colliding: dict[str, Stored], path: str) -> None:
     """Another tenant's study answers exactly as one that nobody has."""
-    with service.http(tenant) as http:
+    with service.http(NOBODY) as http:
         theirs = await asyncio.to_thread(http.get, path)
         nobodys = await asyncio.to_thread(http.get, path.replace("1.2.3", "9.9.9"))
         for search in SEARCH:
@@ -81,20 +79,20 @@ async def test_what_is_not_mine_is_not_there(
 
 
 @pytest.mark.parametrize("path", [*RETRIEVE, *SEARCH])
-async def test_nobody_gets_in_without_a_token(service: Service, tenant: str, path: str) -> None:
+async def test_nobody_gets_in_without_a_token(service: Service, path: str) -> None:
     """Every door is locked, and a key for something else does not fit."""
     with httpx.Client(base_url=f"{service.url}/dicom-web", trust_env=False, verify=False) as http:
         assert (await asyncio.to_thread(http.get, path)).status_code == 401
-        headers = service.tokens.header_for(tenant, ("dicom:write", "audit:read"))
+        headers = service.tokens.header_for(NOBODY, ("dicom:write", "audit:read"))
         assert (await asyncio.to_thread(lambda: http.get(path, headers=headers))).status_code == 403
-        headers = service.tokens.header_for(tenant, READ, lifetime=-60)
+        headers = service.tokens.header_for(NOBODY, READ, lifetime=-60)
         assert (await asyncio.to_thread(lambda: http.get(path, headers=headers))).status_code == 401
 
 
 @pytest.mark.parametrize("uid", MALFORMED)
-async def test_malformed_uids(service: Service, tenant: str, uid: str) -> None:
+async def test_malformed_uids(service: Service, uid: str) -> None:
     """What is no UID never becomes part of a key or a query."""
-    with service.http(tenant) as http:
+    with service.http(NOBODY) as http:
         for form in ("/studies/{}", "/studies/{}/series", "/studies/{}/metadata", "/studies/1.2/series/{}"):
             path = form.format(uid)
             response = await asyncio.to_thread(http.get, path)

@@ -7,7 +7,7 @@ import pytest
 import simplejpeg
 
 from tests.services.dicomweb.archive import UNDECODABLE, Archive, changed, sample
-from tests.services.dicomweb.conftest import Sample, Service
+from tests.services.dicomweb.conftest import Sample, Service, named
 
 
 async def test_every_image_is_shown(service: Service, samples: list[Sample]) -> None:
@@ -79,11 +79,9 @@ async def test_window_and_quality(service: Service, tenant: str, archive: Archiv
         ("", "application/dicom", 406),
     ],
 )
-async def test_parameters(
-    service: Service, tenant: str, archive: Archive, query: str, accept: str, status: int
-) -> None:
+async def test_parameters(service: Service, samples: list[Sample], query: str, accept: str, status: int) -> None:
     """A parameter that can't be followed is refused, not ignored: another window is another finding."""
-    (stored,) = await archive.store(tenant, [sample("CT_small.dcm")])
-    with service.http(tenant, Accept=accept) as http:
-        response = await asyncio.to_thread(http.get, f"{stored.path}/rendered?{query}")
+    one = named(samples, "CT_small.dcm")
+    with service.http(one.tenant, Accept=accept) as http:
+        response = await asyncio.to_thread(http.get, f"{one.stored.path}/rendered?{query}")
         assert response.status_code == status, response.text

@@ -13,7 +13,7 @@ from pydicom.pixels.utils import pixel_array
 from libs.dicom import read_header
 from libs.dicom.identifiers import EXPLICIT_VR_LITTLE_ENDIAN
 from tests.services.dicomweb.archive import UNDECODABLE, Archive, changed, sample
-from tests.services.dicomweb.conftest import Sample, Service
+from tests.services.dicomweb.conftest import Sample, Service, named
 from tests.services.dicomweb.parts import parts_of
 
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
@@ -109,11 +109,11 @@ async def test_explicit_little_endian_is_the_default(service: Service, samples: 
         ("a/b," * 5000, 400),
     ],
 )
-async def test_accept(service: Service, tenant: str, archive: Archive, accept: str, status: int) -> None:
+async def test_accept(service: Service, samples: list[Sample], accept: str, status: int) -> None:
     """What can't be given is refused in words, and nothing else is given in its place."""
-    (stored,) = await archive.store(tenant, [sample("examples_jpeg2k.dcm")])
-    with service.http(tenant, Accept=accept) as http:
-        response = await asyncio.to_thread(http.get, stored.path)
+    one = named(samples, "examples_jpeg2k.dcm")
+    with service.http(one.tenant, Accept=accept) as http:
+        response = await asyncio.to_thread(http.get, one.stored.path)
         assert response.status_code == status, response.text
         if status != 200:
             assert response.headers["content-type"] == "application/problem+json"

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import dcmread
+from libs.dicom.part10 import read_file_meta
 
 Parts = list[tuple[str, bytes]]
 Reply = tuple[int, dict[str, str], bytes]
@@ -153,8 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = []
         for part in body.split(f"--{boundary[1]}".encode())[1:-1]:
             file = part.removeprefix(b"\r\nContent-Type: application/dicom\r\n\r\n").removesuffix(b"\r\n")
-            meta = dcmread(DicomBytesIO(file[:4096]), specific_tags=[], force=True, stop_before_pixels=True)
-            parts.append((str(meta.file_meta.MediaStorageSOPInstanceUID), file))
+            parts.append((read_file_meta(file).sop_instance_uid, file))
         with self.cloud.lock:
             self.cloud.requests.append(len(parts))
         reply = self.cloud.behave(self.cloud, parts) if self.cloud.behave else None

@@ -67,6 +67,22 @@ def bucket_exists(client: Any, bucket: str) -> bool:
     return True
 
 
+def list_buckets(client: Any, prefix: str) -> list[str]:
+    """The names of all buckets that begin with the prefix, sorted.
+
+    Raises:
+        ObjectsUnavailable: the store does not answer.
+        ObjectError: it refuses to say.
+    """
+    try:
+        found = client.list_buckets().get("Buckets", [])
+    except ClientError as error:
+        raise from_boto(error) from error
+    except BotoCoreError as error:
+        raise ObjectsUnavailable("The object store does not answer.") from error
+    return sorted(bucket["Name"] for bucket in found if bucket["Name"].startswith(prefix))
+
+
 def from_boto(error: ClientError) -> ObjectError:
     """Our error for what S3 has answered."""
     code = str(error.response.get("Error", {}).get("Code", ""))

@@ -14,7 +14,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
-from libs.objects.administration import administration_client, bucket_exists, from_boto, make_bucket
+from libs.objects.administration import (
+    administration_client,
+    bucket_exists,
+    from_boto,
+    list_buckets,
+    make_bucket,
+)
 from libs.objects.errors import (
     AlreadyExists,
     BucketMissing,
@@ -246,6 +252,12 @@ class ObjectStore:
     async def create_bucket(self, tenant: str) -> None:
         """Makes the tenant's bucket; that it is there is no error."""
         await asyncio.to_thread(make_bucket, self._client(), self._bucket(tenant), self._region)
+
+    async def tenants(self) -> Sequence[str]:
+        """The tenants that have a bucket here, sorted."""
+        prefix = f"{self._bucket_prefix}-"
+        found = await asyncio.to_thread(list_buckets, self._client(), prefix)
+        return [bucket.removeprefix(prefix) for bucket in found]
 
     async def ready(self) -> None:
         """Returns when the store answers.

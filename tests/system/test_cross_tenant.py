@@ -11,9 +11,7 @@ import httpx
 import pytest
 
 from tests.support.access import bearer, edge_token, user_token
-from tests.support.shown import Shown, shown
-
-__all__ = ["shown"]
+from tests.support.shown import Shown
 
 pytestmark = pytest.mark.system
 
@@ -98,7 +96,7 @@ def test_what_only_the_other_tenant_has_answers_like_what_nobody_has(north: http
     assert len(only_north) >= 5
     nothing = {"study": MISSING, "series": f"{MISSING}.1", "instance": f"{MISSING}.2"}
     walked = 0
-    for study in only_north[:3]:
+    for study in only_north[:2]:
         theirs = levels(north, study)
         for method, path in routes(south):
             asked = filled(path, theirs)
@@ -108,7 +106,7 @@ def test_what_only_the_other_tenant_has_answers_like_what_nobody_has(north: http
             assert essence(answer, theirs) == essence(missing, nothing), f"{method} {path}"
             assert answer.status_code == 404 or answer.text in ("", "[]"), f"{method} {path}: {answer.status_code}"
             walked += 1
-    assert walked > 40
+    assert walked > 30
 
 
 def test_of_what_both_have_each_sees_its_own(shown: Shown, north: httpx.Client, south: httpx.Client) -> None:
@@ -179,4 +177,4 @@ def test_a_tenant_administrator_is_nobody_elsewhere(shown: Shown) -> None:
         for path in ("users", "clients"):
             other, missing = (alma.get(f"/api/identity/tenants/{t}/{path}") for t in ("north", "nowhere"))
             assert other.status_code == missing.status_code == 404
-            assert other.json() == missing.json()
+            assert other.text.replace("north", "nowhere") == missing.text

@@ -28,9 +28,7 @@ from deploy.local.service_parts import Edge, known_edges
 from libs.dicom.part10 import read_file_meta
 from tests.support.access import bearer, user_token
 from tests.support.samples import sample
-from tests.support.shown import Shown, shown
-
-__all__ = ["shown"]
+from tests.support.shown import Shown
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 

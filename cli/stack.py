@@ -63,7 +63,7 @@ def bring_up(*, quiet: bool = False) -> Home:
             _fetch(quiet=quiet)
         start_supervisor(home)
         _show_start(home, quiet=quiet)
-    except (DownloadFailed, FileNotFoundError, ValueError) as error:
+    except (DownloadFailed, FileNotFoundError, TimeoutError, ValueError) as error:
         raise CliError(str(error), "Then try again: lightbox up") from error
     except NotStarted as error:
         raise CliError(

@@ -20,6 +20,7 @@ from deploy.local.orphans import end_orphans
 from deploy.local.part import clean_environment
 from deploy.local.postgres import installation
 from deploy.local.seaweedfs import program as weed_program
+from deploy.local.service_parts import known_edges, service_names
 from deploy.local.viewer import viewer_folder
 
 _STOP_SECONDS: Final = 120
@@ -144,10 +145,18 @@ def prepare(progress: Progress = silent) -> None:
 
 
 def start_supervisor(home: Home) -> bool:
-    """Starts the supervisor on its own, unless one runs. Returns whether it was started."""
+    """Starts the supervisor on its own, unless one runs. Returns whether it was started.
+
+    One that was started before a service of this checkout came to be is stopped first.
+
+    Raises:
+        TimeoutError: the one that is to be stopped does not end.
+    """
     home.create()
     if home.supervisor_pid() is not None:
-        return False
+        if not _is_outdated(home):
+            return False
+        stop_supervisor(home)
     log = open_log(home.log("supervisor"))
     try:
         subprocess.Popen(
@@ -195,10 +204,16 @@ def follow_start(home: Home, seconds: float = 240) -> Iterator[StackStatus]:
         time.sleep(0.2)
 
 
+def _is_outdated(home: Home) -> bool:
+    """Whether the supervisor that runs was started before a service that this checkout has came to be."""
+    state = read_json(home.state_file)
+    return home.supervisor_pid() == state.get("supervisor", 0) and set(service_names()) != set(
+        state.get("services", service_names())
+    )
+
+
 def _expected(home: Home) -> int:
     """How many parts a complete stack has: servers, services, the front door and the edges written down."""
-    from deploy.local.service_parts import known_edges, service_names
-
     return 4 + len(service_names()) + len(known_edges(home))
 
 

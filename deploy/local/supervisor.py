@@ -144,6 +144,7 @@ class Supervisor:
             "phase": self._phase,
             "error": self._error,
             "public_url": public_url(self._ports),
+            "services": list(self._services),
             "parts": {name: watch.report() for name, watch in self._watches.items()},
         }
 

@@ -26,6 +26,7 @@ from services.indexing.errors import UnusablePack
 from services.indexing.resources import Resources
 from services.indexing.store_derived import Series, Source
 
+_DOCUMENTS_AT_ONCE = 4
 _log = structlog.get_logger(__name__)
 
 
@@ -182,8 +183,16 @@ async def renew_documents(resources: Resources, tenant: str, series: Collection[
     """
     async with tenant_transaction(resources.engine, tenant) as connection:
         stale = await store_derived.stale_series(connection, series)
-    for key in stale:
-        await renew_document(resources, tenant, key)
+    slots = asyncio.Semaphore(_DOCUMENTS_AT_ONCE)
+
+    async def renew(key: int) -> None:
+        async with slots:
+            await renew_document(resources, tenant, key)
+
+    results = await asyncio.gather(*(renew(key) for key in stale), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
 
 
 async def renew_document(resources: Resources, tenant: str, key: int) -> None:

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from libs.dicom.header import read_header
 from libs.events import INSTANCES_STORED, Envelope, InstancesStored, envelope
@@ -50,7 +51,7 @@ def part10(study: str, series: str, instance: str, **attributes: Any) -> bytes:
     }
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = values["SOPClassUID"]
-    meta.MediaStorageSOPInstanceUID = instance
+    meta.MediaStorageSOPInstanceUID = UID(instance)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset("", Dataset(), file_meta=meta, preamble=b"\x00" * 128)
     for keyword, value in values.items():
@@ -93,10 +94,8 @@ async def store_pack(objects: ObjectStore, tenant: str, pack: Pack) -> Envelope[
     stored = EPOCH + timedelta(minutes=pack.minute)
     info = write_pack(target, inputs, study=pack.study, series=pack.series, stored=stored, source="client:edge-1")
     key = pack_key(pack.study, pack.series, [(i.header.sop_instance_uid, i.sha256) for i in inputs])
-    try:
+    with suppress(AlreadyExists):
         await objects.put_new(tenant, key, target.getvalue())
-    except AlreadyExists:
-        pass
     return envelope(
         INSTANCES_STORED,
         tenant,

@@ -12,9 +12,10 @@ MEMORY: Final = 6 << 30
 
 
 def serve(pipe: Connection) -> None:
-    """Takes a job, sends its result, takes the next, until the pipe closes."""
+    """Says that it is ready, then takes a job, sends its result, takes the next, until the pipe closes."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     with suppress(EOFError, OSError, KeyboardInterrupt):
+        pipe.send(None)
         while True:
             function, args, kwargs = pipe.recv()
             try:

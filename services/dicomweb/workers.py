@@ -10,7 +10,7 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import structlog
 
@@ -22,6 +22,7 @@ from services.dicomweb.worker_process import serve
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_START_SECONDS: Final = 60
 _log = structlog.get_logger(__name__)
 
 
@@ -93,9 +94,9 @@ class _Worker:
 
     def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Has the process run the function; blocks."""
-        pipe = self._start()
-        self._left -= 1
         try:
+            pipe = self._start()
+            self._left -= 1
             pipe.send((function, args, kwargs))
             if not pipe.poll(self._seconds):
                 _log.error("an image took too long to convert; its process is replaced")
@@ -123,6 +124,10 @@ class _Worker:
             self._process.start()
             theirs.close()
             self._left = self._jobs
+            # Starting takes longer than most jobs; it isn't a job's fault.
+            if not self._pipe.poll(_START_SECONDS):
+                raise EOFError
+            self._pipe.recv()
         return self._pipe
 
     def end(self) -> None:

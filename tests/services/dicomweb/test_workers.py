@@ -1,44 +1,15 @@
 """A damaged image costs a process, not the service."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 
-from libs.dicom import InvalidFrame
 from libs.web.problems import Unavailable
 from services.dicomweb.errors import CannotDecode
 from services.dicomweb.workers import Workers
-
-
-def double(number: int) -> int:
-    return 2 * number
-
-
-def crash() -> None:
-    os.abort()
-
-
-def hang() -> None:
-    time.sleep(60)
-
-
-def refuse() -> None:
-    raise InvalidFrame("It is cut short.")
-
-
-def fail() -> None:
-    raise ZeroDivisionError
-
-
-def eat() -> int:
-    return len(bytearray(100 << 30))
-
-
-def process() -> int:
-    return os.getpid()
+from tests.services.dicomweb.jobs import crash, double, eat, fail, hang, process, refuse
 
 
 @pytest.fixture

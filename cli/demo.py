@@ -1,8 +1,6 @@
 """``lightbox demo``: two hospitals with users, edges and real studies, ready to be looked at."""
 
-import json
 import secrets
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +9,12 @@ from typing import Annotated, Any
 import httpx
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
 from cli.edges import make_edge, spool_status
 from cli.identity_api import IdentityApi, IdentityError
+from cli.output import CliError, err, out, print_json
 from cli.send import counting_progress, peer_of, send_with_progress
 from cli.storage_scu import DicomFile, NotConnected, find_files
 from deploy.demo.assets import AssetsMissing, fetch_assets
@@ -101,7 +99,7 @@ class Studies:
 
 def demo(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """Bring the stack up with two hospitals, their users, and real studies sent through their edges."""
-    console = Console(stderr=as_json)
+    console = err if as_json else out
     began = time.monotonic()
     home = find_home()
     try:
@@ -119,12 +117,10 @@ def demo(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON ob
             send_studies(studies, edges, watcher, console)
             wait_until_visible(studies, watcher, console)
     except (DemoFailed, NotStarted, DownloadFailed, AssetsMissing, IdentityError, NotConnected) as error:
-        console.print(f"[red]{escape(str(error))}[/red]", highlight=False, soft_wrap=True)
-        console.print("Next: lightbox status, and lightbox logs PART; then lightbox demo again.", style="dim")
-        raise typer.Exit(1) from error
+        raise CliError(str(error), "Look: lightbox status, lightbox logs PART. Then again: lightbox demo") from error
     seconds = time.monotonic() - began
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(url, studies, notes, home, seconds)) + "\n")
+        print_json(_as_json(url, studies, notes, home, seconds))
     else:
         _print_summary(console, url, studies, notes, home, seconds)
 

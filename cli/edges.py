@@ -1,17 +1,15 @@
 """``lightbox edge``: the edge gateways that run on this machine."""
 
-import json
 import re
-import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from cli.identity_api import IdentityApi, IdentityError
+from cli.output import CliError, out, print_json, print_next
 from cli.send import find_edge
 from deploy.local.home import Home, find_home
 from deploy.local.service_parts import Edge, add_edge, known_edges, remove_edge
@@ -36,22 +34,22 @@ def add(
     home = find_home()
     title = ae_title or tenant.upper()[:16]
     if not _NAME.match(name):
-        _fail("a name has small letters, digits and hyphens, and begins with a letter", as_json=as_json)
+        raise CliError(f"{name!r} is no name: small letters, digits and hyphens, a letter first.")
     if not _AE_TITLE.match(title):
-        _fail(f"{title!r} is no AE title: 1 to 16 characters without spaces and backslashes", as_json=as_json)
+        raise CliError(f"{title!r} is no AE title: 1 to 16 characters without spaces and backslashes.")
     if any(edge.tenant == tenant and edge.name == name for edge in known_edges(home)):
-        _fail(f"{tenant} has an edge {name} already; see: lightbox edge list", as_json=as_json)
+        raise CliError(f"{tenant} has an edge {name} already.", "Look: lightbox edge list")
     try:
         edge = make_edge(home, tenant, name, title, port or None)
     except IdentityError as error:
-        hint = f"; make the tenant first: lightbox tenant create {tenant}" if error.status == 404 else ""
-        _fail(f"{error}{hint}", as_json=as_json)
+        if error.status != 404:
+            raise
+        raise CliError(f"There is no clinic {tenant}.", f"Make it first: lightbox tenant create {tenant}") from error
     if as_json:
-        _print_json({"tenant": tenant, "name": name, "ae_title": edge.ae_title, "dimse_port": edge.dimse_port})
+        print_json({"tenant": tenant, "name": name, "ae_title": edge.ae_title, "dimse_port": edge.dimse_port})
         return
-    console = Console()
-    console.print(f"[green]added[/green] {edge.part_name}: {edge.ae_title} at 127.0.0.1:{edge.dimse_port}")
-    console.print(f"Next: lightbox send FOLDER --edge {tenant}-{name}", style="dim")
+    out.print(f"[green]Added[/] {edge.part_name}: {edge.ae_title} at 127.0.0.1:{edge.dimse_port}", highlight=False)
+    print_next((f"lightbox send FOLDER --edge {tenant}-{name}", "send images through it"))
 
 
 def make_edge(home: Home, tenant: str, name: str, ae_title: str, dimse_port: int | None = None) -> Edge:
@@ -80,23 +78,28 @@ def list_edges(as_json: Json = False) -> None:
     edges = known_edges(find_home())
     reports = [(edge, spool_status(edge)) for edge in edges]
     if as_json:
-        _print_json({"edges": [_as_json(edge, status) for edge, status in reports]})
+        print_json({"edges": [_as_json(edge, status) for edge, status in reports]})
         return
-    console = Console()
     if not edges:
-        console.print("No edges yet. Add one: lightbox edge add TENANT NAME")
+        out.print("No edges yet.")
+        print_next(("lightbox edge add TENANT", "add one"))
         return
     table = Table()
     for heading in ("tenant", "name", "AE title", "address", "waiting", "refused", "line to the cloud"):
-        table.add_column(heading, justify="right" if heading in ("waiting", "refused") else "left")
+        table.add_column(
+            heading,
+            justify="right" if heading in ("waiting", "refused") else "left",
+            overflow="fold",
+            no_wrap=heading == "address",
+        )
     for edge, status in reports:
         table.add_row(edge.tenant, edge.name, edge.ae_title, f"127.0.0.1:{edge.dimse_port}", *_cells(status))
-    console.print(table)
+    out.print(table)
     for edge, status in reports:
         for one in (status or {}).get("refused_instances", [])[:5]:
-            console.print(f"  {edge.part_name} {one['sop_instance_uid']}: {escape(one['reason'])}", soft_wrap=True)
+            out.print(f"  {edge.part_name} {one['sop_instance_uid']}: {escape(one['reason'])}", soft_wrap=True)
     if any(status and status["refused"]["instances"] for _, status in reports):
-        console.print("Next: lightbox edge retry TENANT-NAME lets refused instances go again.", style="dim")
+        print_next(("lightbox edge retry TENANT-NAME", "let refused instances go again"))
 
 
 @app.command()
@@ -105,19 +108,18 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Let the instances that the cloud refused go again."""
+    found = find_edge(edge)
     try:
-        found = find_edge(edge)
         response = httpx.post(f"http://127.0.0.1:{found.port}/retry", timeout=10)
         response.raise_for_status()
-    except ValueError as error:
-        _fail(str(error), as_json=as_json)
     except httpx.HTTPError as error:
-        _fail(f"the edge does not answer: {error}; see: lightbox status", as_json=as_json)
+        raise CliError(f"{found.part_name} does not answer: {error}", "Look: lightbox status") from error
     count = response.json()["instances"]
     if as_json:
-        _print_json({"instances": count})
+        print_json({"instances": count})
     else:
-        Console().print(f"{count} instances go again. Next: lightbox edge list")
+        out.print(f"{count} instances go again.")
+        print_next(("lightbox edge list", "see what waits"))
 
 
 @app.command()
@@ -128,25 +130,22 @@ def remove(
 ) -> None:
     """Remove an edge and its client. Its spool stays where it is."""
     home = find_home()
-    try:
-        found = find_edge(edge)
-    except ValueError as error:
-        _fail(str(error), as_json=as_json)
+    found = find_edge(edge)
     status = spool_status(found)
     left = status["waiting"]["instances"] + status["refused"]["instances"] if status else None
     if not force and left != 0:
         why = "it does not say what is in its spool" if left is None else f"{left} instances are still in its spool"
-        _fail(f"{why}; wait until it is empty, or use --force", as_json=as_json)
+        raise CliError(f"{found.part_name} stays: {why}.", "Wait until the spool is empty, or use --force.")
     remove_edge(home, found.tenant, found.name)
     try:
         with IdentityApi.of_stack(home) as identity:
             identity.delete_client(found.tenant, found.client_id.partition(".")[2])
     except IdentityError as error:
-        _fail(f"the edge is removed, its client {found.client_id} is not: {error}", as_json=as_json)
+        raise CliError(f"The edge is removed, its client {found.client_id} is not: {error}", error.help_text) from error
     if as_json:
-        _print_json({"removed": found.part_name, "spool": str(home.data(found.part_name))})
+        print_json({"removed": found.part_name, "spool": str(home.data(found.part_name))})
     else:
-        Console().print(f"removed {found.part_name}; its spool stays in {home.data(found.part_name)}", soft_wrap=True)
+        out.print(f"Removed {found.part_name}; its spool stays in {home.data(found.part_name)}.", soft_wrap=True)
 
 
 def spool_status(edge: Edge) -> dict[str, Any] | None:
@@ -177,15 +176,3 @@ def _as_json(edge: Edge, status: dict[str, Any] | None) -> dict[str, Any]:
         "dimse_port": edge.dimse_port,
         "status": status,
     }
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-
-
-def _fail(reason: str, *, as_json: bool) -> NoReturn:
-    if as_json:
-        _print_json({"error": reason})
-    else:
-        Console(stderr=True).print(f"[red]{escape(reason)}[/red]", highlight=False, soft_wrap=True)
-    raise typer.Exit(1)

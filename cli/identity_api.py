@@ -5,16 +5,21 @@ from typing import Any, Self
 
 import httpx
 
+from cli.output import CliError
 from deploy.local.home import Home, read_json
 
 _TIMEOUT = 20.0
 
 
-class IdentityError(Exception):
-    """The identity service refused, or does not answer; the text says why."""
+class IdentityError(CliError):
+    """The identity service refused, or does not answer; the text says why.
 
-    def __init__(self, reason: str, status: int = 0) -> None:
-        super().__init__(reason)
+    Attributes:
+        status: the HTTP status, 0 when there was no answer.
+    """
+
+    def __init__(self, what: str, help_text: str = "", *, status: int = 0) -> None:
+        super().__init__(what, help_text)
         self.status = status
 
 
@@ -41,7 +46,7 @@ class IdentityApi:
         secret = read_json(home.secrets_file).get("identity_bootstrap_secret", "")
         url = read_json(home.state_file).get("public_url", "")
         if not secret or not url:
-            raise IdentityError("the stack was never started here; start it: lightbox up")
+            raise IdentityError("The stack was never started here.", "Start it: lightbox up")
         return cls(url, secret)
 
     def __enter__(self) -> Self:
@@ -51,11 +56,6 @@ class IdentityApi:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._http.close()
-
-    def tenants(self) -> dict[str, str]:
-        """Name by id of all tenants."""
-        found = self._all("/api/identity/tenants", "tenants")
-        return {str(one["id"]): str(one["name"]) for one in found}
 
     def create_tenant(self, tenant: str, name: str) -> bool:
         """Makes a tenant; False when it was there."""
@@ -97,20 +97,10 @@ class IdentityApi:
                 "/auth/token", data={"grant_type": "client_credentials"}, auth=(client_id, secret or self._secret)
             )
         except httpx.HTTPError as error:
-            raise IdentityError(f"the front door does not answer: {error}; see: lightbox status") from error
+            raise IdentityError(f"The front door does not answer: {error}", "Look: lightbox status") from error
         if response.status_code != 200:
-            raise IdentityError(f"no token for {client_id}: {_reason(response)}", response.status_code)
+            raise IdentityError(f"No token for {client_id}: {_reason(response)}", status=response.status_code)
         return str(response.json()["access_token"])
-
-    def _all(self, path: str, key: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        after = ""
-        while True:
-            page = self._ask("GET", f"{path}?limit=200&after={after}")
-            found += page[key]
-            after = page.get("next") or ""
-            if not after:
-                return found
 
     def _create(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         try:
@@ -125,9 +115,9 @@ class IdentityApi:
         try:
             response = self._http.request(method, path, json=body, headers={"Authorization": f"Bearer {self._token}"})
         except httpx.HTTPError as error:
-            raise IdentityError(f"the front door does not answer: {error}; see: lightbox status") from error
+            raise IdentityError(f"The front door does not answer: {error}", "Look: lightbox status") from error
         if response.status_code >= 400:
-            raise IdentityError(_reason(response), response.status_code)
+            raise IdentityError(_reason(response), status=response.status_code)
         answer: dict[str, Any] = response.json() if response.content else {}
         return answer
 

@@ -1,11 +1,9 @@
 """``lightbox send``: sends files and folders to an edge gateway, or to any other storage SCP."""
 
-import json
-import sys
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from cli.output import CliError, out, print_json, print_next
 from cli.storage_scu import DicomFile, NotConnected, Peer, Report, find_files, send_files
 from deploy.local.home import find_home
 from deploy.local.service_parts import Edge, known_edges
@@ -39,23 +38,23 @@ def send(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Send DICOM files and folders by C-STORE, byte for byte as they are."""
-    console = Console(stderr=as_json)
     try:
         peer = _choose_peer(to, edge, called, aet)
         files, others = find_files(paths)
-    except (ValueError, FileNotFoundError) as error:
-        _fail(console, str(error), as_json=as_json)
+    except FileNotFoundError as error:
+        raise CliError(str(error)) from error
     if not files:
-        _fail(console, f"none of the {len(others)} files found is a DICOM file", as_json=as_json)
+        raise CliError(f"None of the {len(others)} files found is a DICOM file.")
     try:
-        report = send_with_progress(files, peer, console, parallel=parallel, quiet=as_json)
+        report = send_with_progress(files, peer, out, parallel=parallel, quiet=as_json)
     except NotConnected as error:
-        hint = "\n`lightbox status` shows whether the edge runs; `lightbox edge list` its address and AE title."
-        _fail(console, f"{error}{'' if as_json else hint}", as_json=as_json)
+        raise CliError(
+            f"{error}.", "`lightbox status` shows whether the edge runs, `lightbox edge list` where it listens."
+        ) from error
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(report, others, peer)) + "\n")
+        print_json(_as_json(report, others, peer))
     else:
-        _print_report(console, report, others, peer)
+        _print_report(out, report, others, peer)
     if report.failures:
         raise typer.Exit(1)
 
@@ -120,18 +119,18 @@ def find_edge(wanted: str) -> Edge:
     """The edge of this stack with that name: TENANT, TENANT-NAME or TENANT/NAME; the first one by default.
 
     Raises:
-        ValueError: there is none.
+        CliError: there is none.
     """
     edges = known_edges(find_home())
     if not edges:
-        raise ValueError("this stack has no edge yet; add one: lightbox edge add TENANT NAME")
+        raise CliError("This stack has no edge yet.", "Add one: lightbox edge add TENANT")
     if not wanted:
         return edges[0]
     for edge in edges:
         if wanted in {edge.tenant, f"{edge.tenant}-{edge.name}", f"{edge.tenant}/{edge.name}", edge.part_name}:
             return edge
     names = ", ".join(f"{edge.tenant}-{edge.name}" for edge in edges)
-    raise ValueError(f"there is no edge {wanted!r}; known are: {names}")
+    raise CliError(f"There is no edge {wanted!r}.", f"Known are: {names}")
 
 
 def _choose_peer(to: str, edge: str, called: str, calling: str) -> Peer:
@@ -140,16 +139,8 @@ def _choose_peer(to: str, edge: str, called: str, calling: str) -> Peer:
         return Peer(peer.host, peer.port, called or peer.called, calling)
     host, colon, port = to.rpartition(":")
     if not colon or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"--to takes HOST:PORT, such as 192.168.1.20:11112, not {to!r}")
+        raise CliError(f"--to takes HOST:PORT, such as 192.168.1.20:11112, not {to!r}.")
     return Peer(host.strip("[]"), int(port), called or "ANY-SCP", calling)
-
-
-def _fail(console: Console, reason: str, *, as_json: bool) -> NoReturn:
-    if as_json:
-        sys.stdout.write(json.dumps({"error": reason}) + "\n")
-    else:
-        console.print(f"[red]{escape(reason)}[/red]", highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
 
 
 def _as_json(report: Report, others: list[Path], peer: Peer) -> dict[str, object]:
@@ -188,4 +179,4 @@ def _print_report(console: Console, report: Report, others: list[Path], peer: Pe
     if len(report.failures) > _SHOWN:
         console.print(f"  … and {len(report.failures) - _SHOWN} more; --json lists them all")
     elif not report.failures:
-        console.print("Next: `lightbox edge list` shows what still waits for the cloud.", style="dim")
+        print_next(("lightbox edge list", "see what still waits for the cloud"))

@@ -28,6 +28,7 @@ MOST_CONTEXTS: Final = 128
 
 _HEAD: Final = 64 * 1024
 _MAXIMUM_PDU: Final = 128 * 1024
+_DIRECTORY: Final = "1.2.840.10008.1.3.10"  # a DICOMDIR lists files and is none to be stored
 _LOST: Final = -1
 _NOT_ACCEPTED: Final = -2
 _NO_ASSOCIATION: Final = -3
@@ -170,7 +171,7 @@ def _look_at(path: Path) -> DicomFile | None:
     with suppress(DicomError, OSError):
         header = read_header(path)
         sop_class, instance = header.sop_class_uid, header.sop_instance_uid
-    if not (is_uid(sop_class) and is_uid(instance) and is_uid(meta.transfer_syntax)):
+    if sop_class == _DIRECTORY or not (is_uid(sop_class) and is_uid(instance) and is_uid(meta.transfer_syntax)):
         return None
     return DicomFile(path, sop_class, instance, meta.transfer_syntax, path.stat().st_size, meta.dataset_offset)
 
@@ -243,11 +244,11 @@ def _send_load(load: Sequence[DicomFile], peer: Peer, done: Callable[..., None])
     for _ in range(2):
         if not left:
             break
-        association = _associate(left, peer)
+        association, connected = _associate(left, peer)
         if not association.is_established:
             for file in left:
                 done(file, _NO_ASSOCIATION)
-            return _why_not(association, peer)
+            return _why_not(association, peer, connected=connected)
         left = _send_over(association, left, done)
     for file in left:
         done(file, _LOST)
@@ -300,7 +301,17 @@ def _store(association: Association, context: int, file: DicomFile, message: int
     return answer if isinstance(answer, C_STORE) else None
 
 
-def _associate(files: Sequence[DicomFile], peer: Peer) -> Association:
+def _associate(files: Sequence[DicomFile], peer: Peer) -> tuple[Association, bool]:
+    """Asks for an association, and says whether there was a connection at all."""
+    connected = threading.Event()
+
+    def on_connection(event: evt.Event) -> None:
+        """Nagle's algorithm would wait for acknowledgements between the two PDUs of each message."""
+        connected.set()
+        connection = getattr(event.assoc.dul.socket, "socket", None)
+        if isinstance(connection, socket.socket):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
     entity = AE(ae_title=peer.calling)
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -310,23 +321,17 @@ def _associate(files: Sequence[DicomFile], peer: Peer) -> Association:
     entity.dimse_timeout = 120
     for sop_class, transfer_syntax in dict.fromkeys(file.context for file in files):
         entity.add_requested_context(sop_class, transfer_syntax)
-    return entity.associate(
+    association = entity.associate(
         peer.host,
         peer.port,
         ae_title=peer.called,
         max_pdu=_MAXIMUM_PDU,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once)],
+        evt_handlers=[(evt.EVT_CONN_OPEN, on_connection)],
     )
+    return association, connected.is_set()
 
 
-def _send_at_once(event: evt.Event) -> None:
-    """Nagle's algorithm would wait for acknowledgements between the two PDUs of each message."""
-    connection = getattr(event.assoc.dul.socket, "socket", None)
-    if isinstance(connection, socket.socket):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _why_not(association: Association, peer: Peer) -> str:
+def _why_not(association: Association, peer: Peer, *, connected: bool) -> str:
     where = f"{peer.called} at {peer.host}:{peer.port}"
     if association.is_rejected:
         answer = association.acceptor.primitive
@@ -337,7 +342,7 @@ def _why_not(association: Association, peer: Peer) -> str:
             (2, 3): "it has too many associations open",
         }
         return f"{where} rejected the association: {words.get(diagnostic, 'it gave no reason')}"
-    if association.is_aborted:
+    if connected:
         return f"{where} does not answer, or ended the association at once"
     return f"{where} can't be reached"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import FileDataset, dcmread
 from pydicom.uid import UID, generate_uid
 
 from cli.edges import spool_status
@@ -67,7 +67,7 @@ class Hospital(threading.Thread):
         self._folder = folder
         self._uids = uids
         self._noise = np.random.default_rng(seed)
-        self._image = dcmread(sample("MR_small.dcm").path)
+        self._image = plain_image()
 
     def run(self) -> None:
         """Sends until it is enough."""
@@ -100,6 +100,14 @@ class Hospital(threading.Thread):
         command = ["storescu", "-to", "20", "-ta", "20", "-td", "20", "-aec", self.edge.ae_title, "127.0.0.1"]
         done = subprocess.run([*command, str(self.edge.dimse_port), str(path)], capture_output=True, check=False)
         return done.returncode == 0
+
+
+def plain_image() -> FileDataset:
+    """A real image without what DCMTK leaves out when it sends: group lengths and trailing padding."""
+    image = dcmread(sample("MR_small.dcm").path)
+    for tag in [tag for tag in image.keys() if tag.element == 0 or tag == 0xFFFCFFFC]:  # noqa: SIM118
+        del image[tag]
+    return image
 
 
 def numbered(studies: list[str], series: list[str]) -> Iterator[tuple[str, str, str]]:

@@ -47,21 +47,18 @@ def send_json(edge: EdgeProcess, *arguments: object) -> tuple[int, dict[str, Any
     return done.returncode, report
 
 
+def data_set(file: bytes) -> bytes:
+    return file[read_file_meta(file).dataset_offset :]
+
+
 def test_every_sample_arrives_byte_for_byte(edge: EdgeProcess, cloud: StowServer) -> None:
     """Whoever migrates an archive with this must find the same data sets afterwards."""
     samples = distinct_sample_files()
     code, report = send_json(edge, "--parallel", 3, *[sample.path for sample in samples])
     assert code == 0
     assert report["sent"] == len(samples)
-    expected = set()
-    for sample in samples:
-        file = sample.path.read_bytes()
-        expected.add((sample.header.sop_instance_uid, file[read_file_meta(file).dataset_offset :]))
-
-    def arrived() -> set[tuple[str, bytes]]:
-        return {(uid, file[read_file_meta(file).dataset_offset :]) for (uid, _), file in cloud.stored.items()}
-
-    wait_for(lambda: arrived() >= expected, what="all samples")
+    expected = {data_set(sample.path.read_bytes()) for sample in samples}
+    wait_for(lambda: {data_set(file) for file in cloud.files()} >= expected, what="all samples")
 
 
 def test_a_folder_is_searched_and_what_is_no_image_is_left_out(

@@ -80,6 +80,10 @@ class StowServer:
             items.append(item(uid, digest))
         return answer(items, [])
 
+    def files(self) -> list[bytes]:
+        with self.lock:
+            return list(self.stored.values())
+
     def uids(self) -> set[str]:
         with self.lock:
             return {uid for uid, _ in self.stored}

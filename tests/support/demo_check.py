@@ -1,7 +1,7 @@
 """``python -m tests.support.demo_check``: whether the demo that is up shows what it promises, asked from outside.
 
-For each tenant: its radiologist logs in, finds the shared study with the right patient, reads its metadata and one frame
-of another picture than the other tenant's; OHIF is served. It ends with a line that counts.
+For each tenant: its radiologist logs in, finds the shared study with the right patient, reads its metadata and one
+frame of another picture than the other tenant's; OHIF is served. It ends with a line that counts.
 """
 
 import sys

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import io
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -74,8 +74,8 @@ class Store:
         self._indexes: Cache[tuple[str, str], dict[str, Packed]] = Cache(
             index_cache, lambda index: sum(p.weight for p in index.values())
         )
-        self._documents: Cache[tuple[str, int, int], bytes] = Cache(document_cache, len)
-        self._instances: Cache[tuple[str, int, int], dict[str, bytes]] = Cache(
+        self._documents: Cache[tuple[Hashable, ...], bytes] = Cache(document_cache, len)
+        self._instances: Cache[tuple[Hashable, ...], dict[str, bytes]] = Cache(
             document_cache, lambda found: sum(len(d) + 200 for d in found.values())
         )
 
@@ -193,12 +193,12 @@ class Store:
 
     async def series_document(self, tenant: str, series: SeriesRow) -> bytes:
         """The metadata of a series: gzipped DICOM JSON, prepared, or built where it isn't prepared yet."""
-        key = (tenant, series.key, series.revision)
+        key = _state(tenant, series)
         return await self._documents.get(key, lambda: self._load_document(tenant, series))
 
     async def instance_documents(self, tenant: str, series: SeriesRow) -> dict[str, bytes]:
         """The metadata of each instance of a series, by SOP Instance UID."""
-        key = (tenant, series.key, series.revision)
+        key = _state(tenant, series)
 
         async def load() -> dict[str, bytes]:
             return await asyncio.to_thread(_take_apart, await self.series_document(tenant, series))
@@ -287,6 +287,11 @@ class Store:
         except ObjectError as error:
             _log.error("the object store gave another length than was stored", error=str(error))
             raise Damaged from error
+
+
+def _state(tenant: str, series: SeriesRow) -> tuple[Hashable, ...]:
+    """Names one state of a series for good: a catalog that was rebuilt counts its keys and revisions anew."""
+    return (tenant, series.study_uid, series.series_uid, series.key, series.revision, series.updated_at)
 
 
 def _packed(instance: PackedInstance) -> Packed:

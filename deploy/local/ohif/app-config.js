@@ -38,11 +38,31 @@
     }
   });
 
+  /* A series opens at its middle, where there is something to see: the ends of a volume are often empty. */
+  var opensInTheMiddle = {
+    id: 'lightbox.opens-in-the-middle',
+    preRegistration: function (parts) {
+      var protocols = parts.servicesManager.services.hangingProtocolService;
+      var waiting = setInterval(function () {
+        var protocol = protocols.getProtocolById('default');
+        if (!protocol) {
+          return;
+        }
+        clearInterval(waiting);
+        protocol.stages.forEach(function (stage) {
+          stage.viewports.concat(protocol.defaultViewport || []).forEach(function (viewport) {
+            viewport.viewportOptions.initialImageOptions = { preset: 'middle' };
+          });
+        });
+      }, 20);
+    },
+  };
+
   window.config = {
     name: 'lightbox',
     routerBasename: '/ohif',
     showStudyList: false,
-    extensions: [],
+    extensions: [opensInTheMiddle],
     modes: [],
     customizationService: { global: { 'ohif.tours': { $set: [] } } },
     investigationalUseDialog: { option: 'never' },

@@ -89,6 +89,26 @@ async def read_dead_letters(bootstrap: str, topic: Topic[Any], *, limit: int = 1
         await consumer.stop()
 
 
+async def count_dead_letters(bootstrap: str, topic: Topic[Any]) -> tuple[int, int]:
+    """How many dead letters of a topic wait to be brought back, and how many are kept in all.
+
+    Raises:
+        EventsUnavailable: Kafka can't be reached.
+    """
+    partition = TopicPartition(topic.dead_letter, 0)
+    consumer = _consumer(bootstrap)
+    try:
+        async with asyncio.timeout(30):
+            await consumer.start()
+            consumer.assign([partition])
+            begin, end = await _bounds(consumer, partition)
+            return end - max(begin, await consumer.committed(partition) or 0), end - begin
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise EventsUnavailable("Kafka can't be reached.") from error
+    finally:
+        await consumer.stop()
+
+
 async def replay_dead_letters(
     bootstrap: str, topic: Topic[Any], producer: Producer, *, limit: int | None = None
 ) -> int:

@@ -102,10 +102,10 @@ class Envelope(BaseModel, Generic[P]):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    id: UUID = Field(default_factory=uuid4)
+    id: UUID = Field(default_factory=uuid4, description="tells the event from every other")
     type: str
     version: int = Field(ge=1)
-    tenant: TenantId
-    time: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    tenant: TenantId = Field(description="whose it is")
+    time: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC), description="when it was made")
     traceparent: str = Field(default="", description="W3C trace context of the work that caused the event")
     data: P

@@ -47,14 +47,14 @@ check: $(READY) ## formatter, linter, types, import rules, tenant scope, generat
 	@$(BIN)/mypy --strict services libs cli deploy migrations tools tests benchmarks
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tools.lint.tenant_scope
-	@$(BIN)/python -m tools.generate --check
+	@$(BIN)/python -m libs.events.schemas --check
 
 bench: $(READY) ## measure storing and reading beside other servers
 	@sh tests/support/peers.sh
 	@for name in store read visible; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
-docs: $(READY) ## write the generated files anew: event schemas and catalogue, HTTP API
-	@$(BIN)/python -m tools.generate
+docs: $(READY) ## write the generated files anew: event schemas and the event catalogue
+	@$(BIN)/python -m libs.events.schemas
 
 format: $(READY) ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -257,7 +257,7 @@ class ObjectStore:
         """The tenants that have a bucket here, sorted."""
         prefix = f"{self._bucket_prefix}-"
         found = await asyncio.to_thread(list_buckets, self._client(), prefix)
-        return [bucket.removeprefix(prefix) for bucket in found]
+        return [name for name in (bucket.removeprefix(prefix) for bucket in found) if self._may_have_bucket(name)]
 
     async def ready(self) -> None:
         """Returns when the store answers.
@@ -318,6 +318,12 @@ class ObjectStore:
             return bucket_name(self._bucket_prefix, tenant)
         except InvalidTenant:
             raise BucketMissing("This tenant can't have a bucket.") from None
+
+    def _may_have_bucket(self, tenant: str) -> bool:
+        try:
+            return bool(bucket_name(self._bucket_prefix, tenant))
+        except InvalidTenant:
+            return False
 
     def _client(self) -> Any:  # boto3's clients are made at run time
         if self._administration is None:

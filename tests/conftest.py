@@ -1,3 +1,3 @@
 """Fixtures that every test may ask for."""
 
-pytest_plugins = ["tests.support.backing", "tests.support.system"]
+pytest_plugins = ["tests.support.backing", "tests.support.system", "tests.support.shown"]

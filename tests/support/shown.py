@@ -1,19 +1,11 @@
-"""The demo on the whole stack, for tests that look at it as people do.
-
-It is brought up once per run in a folder of its own. LIGHTBOX_TEST_DEMO names the data folder of a stack that runs
-already and has the demo in it, so that a test under development starts at once.
-"""
+"""The demo's studies and users on the whole stack, for tests that look at it as people do."""
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from uuid import uuid4
 
 import pydicom
@@ -21,30 +13,12 @@ import pytest
 from pydicom.uid import generate_uid
 
 from tests.support.samples import sample
-
-_CHECKOUT: Final = Path(__file__).parents[2]
+from tests.support.system import SystemStack, run_lightbox
 
 
 def lightbox(home: Path, *arguments: str, timeout: float = 300) -> str:
-    """Runs the command line for a data folder and returns what it prints.
-
-    Arguments:
-        home: the data folder.
-        arguments: the command and its options.
-        timeout: seconds it may take.
-
-    Raises:
-        AssertionError: it failed; with all that it said.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        cwd=_CHECKOUT,
-        env={**os.environ, "LIGHTBOX_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    """What a command of the command line prints; it fails the test, with all that it said, when it does not succeed."""
+    done = run_lightbox(home, *arguments, timeout=timeout)
     assert done.returncode == 0, f"lightbox {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -94,16 +68,6 @@ class Shown:
 
 
 @pytest.fixture(scope="session")
-def shown() -> Iterator[Shown]:
-    """The demo of this run, or the one that LIGHTBOX_TEST_DEMO names."""
-    named = os.environ.get("LIGHTBOX_TEST_DEMO", "")
-    if named:
-        yield Shown.of(Path(named).resolve())
-        return
-    with tempfile.TemporaryDirectory(prefix="lightbox-demo-", ignore_cleanup_errors=True) as folder:
-        home = Path(folder) / "home"
-        home.mkdir()
-        try:
-            yield Shown.of(home)
-        finally:
-            lightbox(home, "down")
+def shown(stack: SystemStack) -> Shown:
+    """The demo on the stack of this run."""
+    return Shown.of(stack.folder)

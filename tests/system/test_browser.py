@@ -19,9 +19,7 @@ from tests.support.browser import (
     shoot,
     window,
 )
-from tests.support.shown import Shown, shown
-
-__all__ = ["shown"]
+from tests.support.shown import Shown
 
 pytestmark = pytest.mark.system
 
@@ -69,7 +67,7 @@ async def drawn(page: Page, pane: int = 0) -> bool:
 
 async def test_the_radiologist_finds_the_head_and_looks_at_it(browser: Browser, shown: Shown) -> None:
     async with logged_in(browser, shown, "north", "anna", strict=False) as page:
-        assert await page.locator(".clinic").inner_text() == "Northern Clinic"
+        assert (await page.locator(".clinic").inner_text()).startswith("North")
         await page.keyboard.press("/")
         await page.keyboard.type("template")
         row = page.locator(f"#rows .study[data-uid='{shown.head_study}']")
@@ -81,12 +79,24 @@ async def test_the_radiologist_finds_the_head_and_looks_at_it(browser: Browser, 
         await page.keyboard.press("Enter")
         await page.wait_for_url("**/ohif/viewer?StudyInstanceUIDs=*")
         await eventually(lambda: drawn(page), "the head on the screen", seconds=60, every=0.5)
+        await scroll(page, 5)
+        await eventually(lambda: drawn(page), "a slice further on", seconds=20)
         text = await page.locator("body").inner_text()
         assert "T1 axial 1 mm" in text
-        assert re.search(r"\b1/189|/ ?189\b|\(\d+/189\)", text), text
-        await page.locator("text=Patient").first.click()
-        await eventually(lambda: page.get_by_text("Head Template").count(), "the patient's name", seconds=5)
+        assert re.search(r"\(\d\d+/189\)", text), text
+        await page.get_by_text("Patient", exact=True).first.click()
+        await eventually(lambda: page.get_by_text("Head, Template").count(), "the patient's name", seconds=10)
         await shoot(page, "viewer")
+
+
+async def scroll(page: Page, slices: int) -> None:
+    """Turns the wheel over the first viewport."""
+    box = await page.locator(PANES).first.bounding_box()
+    assert box is not None
+    await page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    for _ in range(slices):
+        await page.mouse.wheel(0, 120)
+        await page.wait_for_timeout(25)
 
 
 async def _only_line(page: Page) -> bool:
@@ -198,6 +208,6 @@ async def test_after_log_out_nothing_is_left_open(browser: Browser, shown: Shown
     async with logged_in(browser, shown, "north", "vera") as page:
         await page.locator("#log-out").click()
         await page.wait_for_url("**/auth/login/north**")
-        assert await page.evaluate("async () => (await fetch('/dicom-web/studies')).status") == 401
+        assert (await page.context.request.get("/dicom-web/studies")).status == 401
         await page.goto("/")
         await page.wait_for_url("**/auth/login**")

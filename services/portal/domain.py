@@ -196,7 +196,7 @@ def format_age(birth: date | None, at: date | None, attributes: Mapping[str, Any
         attributes: the study's DICOM JSON, which may hold Patient's Age (0010,1010).
     """
     stated = first_value(attributes or {}, "00101010")
-    if isinstance(stated, str) and re.fullmatch(r"\d{3}[DWMY]", stated):
+    if isinstance(stated, str) and re.fullmatch(r"(?!000)\d{3}[DWMY]", stated):
         unit = {"D": "d", "W": "wk", "M": "mo", "Y": "y"}[stated[3]]
         return f"{int(stated[:3])} {unit}"
     if birth is None:

@@ -68,6 +68,8 @@ async def drawn(page: Page, pane: int = 0) -> bool:
 async def test_the_radiologist_finds_the_head_and_looks_at_it(browser: Browser, shown: Shown) -> None:
     async with logged_in(browser, shown, "north", "anna", strict=False) as page:
         assert (await page.locator(".clinic").inner_text()).startswith("North")
+        await eventually(lambda: page.locator("#live[data-state=on]").count(), "the page is live")
+        await shoot(page, "worklist")
         await page.keyboard.press("/")
         await page.keyboard.type("template")
         row = page.locator(f"#rows .study[data-uid='{shown.head_study}']")
@@ -87,6 +89,13 @@ async def test_the_radiologist_finds_the_head_and_looks_at_it(browser: Browser, 
         await page.get_by_text("Patient", exact=True).first.click()
         await eventually(lambda: page.get_by_text("Head, Template").count(), "the patient's name", seconds=10)
         await shoot(page, "viewer")
+
+
+async def settled(page: Page) -> bool:
+    """Whether the picture stays the same for two seconds: while slices arrive, it does not."""
+    before = picture(await page.screenshot())
+    await page.wait_for_timeout(2000)
+    return bool((before == picture(await page.screenshot())).all())
 
 
 async def scroll(page: Page, slices: int) -> None:
@@ -111,6 +120,7 @@ async def test_the_head_in_three_planes(browser: Browser, shown: Shown) -> None:
         for pane in range(3):
             await eventually(partial(drawn, page, pane), f"plane {pane}", seconds=90, every=1.0)
         assert await page.locator(PANES).count() == 3
+        await eventually(partial(settled, page), "all slices in the planes", seconds=60)
         await shoot(page, "viewer-mpr")
 
 

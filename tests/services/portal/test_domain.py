@@ -123,6 +123,8 @@ def test_age_at_the_study(birth: date | None, at: date, age: str) -> None:
 def test_the_age_that_the_study_states_comes_first() -> None:
     stated = {"00101010": {"vr": "AS", "Value": ["003W"]}}
     assert format_age(date(1980, 1, 1), date(2026, 1, 1), stated) == "3 wk"
+    unset = {"00101010": {"vr": "AS", "Value": ["000Y"]}}
+    assert format_age(date(1980, 1, 1), date(2026, 1, 1), unset) == "46 y"
 
 
 @pytest.mark.parametrize(

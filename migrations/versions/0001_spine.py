@@ -271,9 +271,10 @@ def upgrade() -> None:
     for role in (*(f"lightbox_{service}" for service in SERVICES), "lightbox_search"):
         op.execute(f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
     op.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    # Objects can only be handed to a role that may create them, and by somebody who belongs to it.
+    # Objects can only be handed to a role that may create them, and by somebody who belongs to it; without
+    # INHERIT the policies of that role do not become the owner's.
     op.execute("GRANT CREATE ON SCHEMA public TO lightbox_search")
-    op.execute("GRANT lightbox_search TO current_user")
+    op.execute("GRANT lightbox_search TO current_user WITH INHERIT FALSE, SET TRUE")
     _run(SCHEMA)
     for table in TENANT_TABLES:
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")

@@ -208,3 +208,13 @@ def test_only_tenants_have_buckets(name: str) -> None:
     """A name from outside must not become another bucket's."""
     with pytest.raises(InvalidTenant):
         bucket_name("lightbox", name)
+
+
+async def test_nobody_inherits_the_sight_of_the_searching_functions(owner: AsyncEngine) -> None:
+    """The role of these functions sees all tenants' studies; whoever inherited it would, too."""
+    heirs = text(
+        "SELECT member.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid "
+        "JOIN pg_roles member ON member.oid = m.member WHERE r.rolname = 'lightbox_search' AND m.inherit_option"
+    )
+    async with owner.begin() as connection:
+        assert (await connection.execute(heirs)).all() == []

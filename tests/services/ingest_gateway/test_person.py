@@ -31,7 +31,8 @@ async def index(backing: Backing, tenant: str, file: bytes) -> None:
            SELECT :tenant, :study, id, '{}', now(), now() FROM patients WHERE patient_id = :uid""",
         """INSERT INTO series (tenant_id, study_key, series_uid, attributes, received_at, updated_at)
            SELECT :tenant, id, :series, '{}', now(), now() FROM studies WHERE study_uid = :study""",
-        "INSERT INTO packs (tenant_id, key, size, index_offset, index_length) VALUES (:tenant, :uid, 1, 0, 1)",
+        """INSERT INTO packs (tenant_id, key, size, index_offset, index_length, stored)
+           VALUES (:tenant, :uid, 1, 0, 1, now())""",
         """INSERT INTO instances (tenant_id, sop_uid, series_key, pack_key, byte_offset, byte_length, sop_class_uid,
                                   transfer_syntax, sha256)
            SELECT :tenant, :uid, series.id, packs.id, 0, 1, '1.2', '1.2', decode(:sha256, 'hex')

@@ -252,7 +252,7 @@ class Journal:
         """The entries with these numbers, in order; those that are gone are left out."""
         marks = ",".join("?" * len(sequences))
         rows = self._read(
-            f"SELECT {_COLUMNS} FROM instances WHERE sequence IN ({marks}) ORDER BY sequence",  # noqa: S608
+            f"SELECT {_COLUMNS} FROM instances WHERE sequence IN ({marks}) ORDER BY sequence",
             sequences,
         )
         return [Instance(*row) for row in rows]

@@ -50,7 +50,7 @@ check: $(READY) ## formatter, linter, types, import rules, tenant scope, generat
 	@$(BIN)/python -m libs.events.schemas --check
 
 bench: $(READY) ## measure storing and reading beside other servers
-	@sh tests/support/peers.sh
+	@sh tests/support/peers.sh wrk
 	@for name in store read visible; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 docs: $(READY) ## write the generated files anew: event schemas and the event catalogue

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the programs of others that the tests compare with, where it may (root or sudo on Debian and Ubuntu).
 # Elsewhere it names what is missing: those tests are skipped visibly, or fail under CI=true.
+# Arguments are further programs that are wanted, each named like its package.
 set -eu
 
 missing=""
@@ -19,9 +20,10 @@ check() {
 	need orthanc-dicomweb /usr/share/orthanc/plugins/libOrthancDicomWeb.so
 	need chromium chromium chromium-browser
 	need unzip unzip
+	for wanted in "$@"; do need "$wanted" "$wanted"; done
 }
 
-check
+check "$@"
 [ -n "$missing" ] || exit 0
 
 as_root=""
@@ -42,7 +44,7 @@ if command -v apt-get >/dev/null 2>&1 && { [ -z "$as_root" ] || $as_root true 2>
 	rm -f "$log"
 fi
 
-check
+check "$@"
 [ -n "$missing" ] || exit 0
 echo "missing peers:$missing. Their tests can't run; with Debian or Ubuntu: sudo apt-get install$missing"
 if [ "${CI:-}" = true ]; then exit 1; fi

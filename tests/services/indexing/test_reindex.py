@@ -1,14 +1,11 @@
 """The catalog from the buckets alone."""
 
 import asyncio
-import hashlib
 import os
 import subprocess
 import sys
 from io import StringIO
-from typing import Any
 
-import orjson
 from sqlalchemy import text
 
 from libs.tenancy import tenant_transaction
@@ -19,11 +16,7 @@ from services.indexing.settings import Settings
 from tests.services.indexing.conftest import Dump
 from tests.services.indexing.packing import pack_of, store_pack
 from tests.services.indexing.test_indexing import PACKS
-
-
-def digest(catalog: dict[str, Any]) -> str:
-    """A hash over all rows."""
-    return hashlib.sha256(orjson.dumps(catalog, default=str, option=orjson.OPT_SORT_KEYS)).hexdigest()
+from tests.support.catalog import digest
 
 
 def reindex(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ $(READY): pyproject.toml requirements.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || { echo "installing uv"; $(BIN)/python -m pip install --quiet uv; }
 	@echo "installing the locked packages into $(VENV)"
-	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes --quiet -r requirements.lock
+	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes --compile-bytecode --quiet -r requirements.lock
 	@$(BIN)/uv pip install --python $(BIN)/python --no-deps --quiet -e .
 	@touch $(READY)
 

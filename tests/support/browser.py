@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,6 +105,12 @@ async def shoot(page: Page, name: str) -> Path:
     path = screenshot_folder() / f"{re.sub(r'[^a-z0-9-]+', '-', name.lower())}.png"
     await page.screenshot(path=path)
     return path
+
+
+async def press(page: Page, key: str) -> None:
+    """Presses a key that leads to another page; that the old page may never say it got the key is no failure."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(page.keyboard.press(key), 5)
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], what: str, *, seconds: float = 20, every: float = 0.1) -> Any:

@@ -15,6 +15,7 @@ from tests.support.browser import (
     eventually,
     overflow,
     picture,
+    press,
     serious_findings,
     shoot,
     window,
@@ -78,7 +79,7 @@ async def test_the_radiologist_finds_the_head_and_looks_at_it(browser: Browser, 
         assert await row.locator(".c-images").inner_text() == "189"
         await shoot(page, "found")
         await page.keyboard.press("ArrowDown")
-        await page.keyboard.press("Enter")
+        await press(page, "Enter")
         await page.wait_for_url("**/ohif/viewer?StudyInstanceUIDs=*")
         await eventually(lambda: drawn(page), "the head on the screen", seconds=60, every=0.5)
         await scroll(page, 5)

@@ -15,7 +15,7 @@ from libs.auth import ACCESS_COOKIE, DICOM_READ
 from tests.services.portal.catalog_rows import Study, add_studies
 from tests.services.portal.test_live import publish
 from tests.support.backing import Backing
-from tests.support.browser import SCREENS, chromium, eventually, overflow, serious_findings, shoot, window
+from tests.support.browser import SCREENS, chromium, eventually, overflow, press, serious_findings, shoot, window
 from tests.support.tokens import TokenIssuer
 
 NAMES = (
@@ -147,15 +147,15 @@ async def test_everything_by_keyboard(desk: Desk) -> None:
         assert "q=m%C3%BCller" in page.url
         await page.keyboard.press("ArrowDown")
         assert await focused_uid(page) == second
-        await page.keyboard.press("o")
+        await press(page, "o")
         await page.wait_for_url(f"**/studies/{second}")
         await page.keyboard.press("Control+k")
         await page.keyboard.type("workl")
-        await page.keyboard.press("Enter")
+        await press(page, "Enter")
         await page.wait_for_url(desk.url + "/")
         await page.keyboard.press("j")
         async with page.expect_request("**/ohif/viewer?StudyInstanceUIDs=*") as asked:
-            await page.keyboard.press("Enter")
+            await press(page, "Enter")
         assert first in (await asked.value).url
 
 

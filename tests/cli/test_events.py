@@ -24,8 +24,6 @@ def call(backing: Backing, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Runs ``lightbox events …`` against the Kafka of the run."""
     port = int(backing.kafka_bootstrap.rsplit(":", 1)[-1])
     monkeypatch.setattr("cli.stack_client.Stack.find", lambda: SimpleNamespace(ports={"kafka.broker": port}))
-    # Rich remembers the standard output of its first use.
-    monkeypatch.setattr("cli.output.out.file", None)
     return lambda *words: CliRunner().invoke(events.app, list(words))
 
 

@@ -2,6 +2,7 @@
 
 from libs.events.administration import ensure_topics
 from libs.events.audittrail import AuditTrail
+from libs.events.background import in_background
 from libs.events.consumer import consume
 from libs.events.envelopes import decode, encode, envelope
 from libs.events.errors import AuditUnavailable, EventsUnavailable, EventTooLarge, InvalidEvent
@@ -50,6 +51,7 @@ __all__ = [
     "encode",
     "ensure_topics",
     "envelope",
+    "in_background",
     "relay_outbox",
     "topic_named",
 ]

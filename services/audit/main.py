@@ -1,6 +1,5 @@
 """Wires the service."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +8,7 @@ from sqlalchemy import text
 
 from libs import telemetry, web
 from libs.auth import Authenticated, TokenVerifier
+from libs.events import in_background
 from libs.tenancy import SYSTEM_TENANT, tenant_transaction
 from services.audit.api import create_router, on_refusal
 from services.audit.consumers import consume_records
@@ -24,14 +24,10 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_resources(settings) as resources:
             app.state.resources = resources
-            stop = asyncio.Event()
-            consuming = asyncio.create_task(consume_records(resources, settings, stop))
-            try:
+            async with in_background(
+                lambda stop: consume_records(resources, settings, stop), "audit.recorded", grace=5
+            ):
                 yield
-            finally:
-                stop.set()
-                await asyncio.wait({consuming}, timeout=5)
-                consuming.cancel()
 
     def resources() -> Resources:
         opened: Resources = app.state.resources

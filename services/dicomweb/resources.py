@@ -1,12 +1,12 @@
 """Catalog, object store, Kafka, worker processes and caches: opened together, closed together."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from libs.events import AuditTrail, Producer
 from libs.objects import ObjectStore
-from libs.tenancy import create_engine
+from libs.servers import Servers, open_servers
 from services.dicomweb.audit import SERVICE
 from services.dicomweb.caches import Cache
 from services.dicomweb.handlers_rendered import RenderedCache
@@ -42,34 +42,40 @@ class Resources:
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """Opens everything; none of the servers need be there yet."""
-    engine = create_engine(
-        settings.database_url.get_secret_value(), pool_size=settings.pool_size, application_name=SERVICE
-    )
-    objects = ObjectStore(
-        settings.s3_endpoint,
-        settings.s3_region,
-        settings.s3_access_key,
-        settings.s3_secret_key.get_secret_value(),
-        settings.bucket_prefix,
-    )
-    producer = Producer(settings.kafka_bootstrap, SERVICE)
     workers = Workers(settings.worker_processes, seconds=settings.worker_seconds)
-    store = Store(engine, objects, index_cache=settings.index_cache, document_cache=settings.document_cache)
     base = f"{settings.public_url.rstrip('/')}/dicom-web"
-    await producer.start()
     try:
-        async with AuditTrail(producer, SERVICE, settings.spool_dir / "audit") as audit:
-            yield Resources(
-                store=store,
-                objects=objects,
-                producer=producer,
-                audit=audit,
-                retrieving=Retrieving(store, workers, base, settings.largest_transcode),
-                rendered=Cache(settings.rendered_cache, len),
-                base=base,
+        async with _servers(settings) as servers:
+            await servers.producer.start()
+            store = Store(
+                servers.engine,
+                servers.objects,
+                index_cache=settings.index_cache,
+                document_cache=settings.document_cache,
             )
+            async with AuditTrail(servers.producer, SERVICE, settings.spool_dir / "audit") as audit:
+                yield Resources(
+                    store=store,
+                    objects=servers.objects,
+                    producer=servers.producer,
+                    audit=audit,
+                    retrieving=Retrieving(store, workers, base, settings.largest_transcode),
+                    rendered=Cache(settings.rendered_cache, len),
+                    base=base,
+                )
     finally:
         await workers.close()
-        await producer.stop()
-        await objects.close()
-        await engine.dispose()
+
+
+def _servers(settings: Settings) -> AbstractAsyncContextManager[Servers]:
+    return open_servers(
+        SERVICE,
+        database_url=settings.database_url.get_secret_value(),
+        kafka_bootstrap=settings.kafka_bootstrap,
+        s3_endpoint=settings.s3_endpoint,
+        s3_region=settings.s3_region,
+        s3_access_key=settings.s3_access_key,
+        s3_secret_key=settings.s3_secret_key.get_secret_value(),
+        bucket_prefix=settings.bucket_prefix,
+        pool_size=settings.pool_size,
+    )

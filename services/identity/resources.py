@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.events import AuditTrail, Producer, relay_outbox
+from libs.events import AuditTrail, Producer, in_background, relay_outbox
 from libs.tenancy import create_engine
 from services.identity.domain import Throttle
 from services.identity.passwords import Passwords
@@ -59,15 +59,10 @@ async def open_resources(settings: Settings, keys: KeyHolder) -> AsyncIterator[R
                 keys=keys,
                 tokens=TokenMaker(keys, settings.issuer, settings.access_seconds),
             )
-            relay = asyncio.create_task(
-                relay_outbox(engine, producer, wake=resources.outbox_filled), name="outbox relay"
-            )
-            try:
+            async with in_background(
+                lambda _: relay_outbox(engine, producer, wake=resources.outbox_filled), "outbox relay"
+            ):
                 yield resources
-            finally:
-                relay.cancel()
-                with suppress(asyncio.CancelledError):
-                    await relay
     finally:
         await producer.stop()
         passwords.close()

@@ -1,6 +1,5 @@
 """Wires the service."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,7 +7,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from libs import telemetry, web
-from libs.events import relay_outbox
+from libs.events import in_background, relay_outbox
 from libs.tenancy import SYSTEM_TENANT, tenant_transaction
 from services.indexing.consumers import consume_instances
 from services.indexing.reindex import reindex_command
@@ -24,19 +23,19 @@ def create_app(settings: Settings) -> FastAPI:
         async with open_resources(settings) as opened:
             app.state.resources = opened
             await opened.producer.start()
-            stop = asyncio.Event()
-            consuming = asyncio.create_task(
-                consume_instances(opened, settings.kafka_bootstrap, max_batch=settings.max_batch, stop=stop)
-            )
-            relaying = asyncio.create_task(relay_outbox(opened.engine, opened.producer, wake=opened.committed))
-            try:
+            async with (
+                in_background(
+                    lambda _: relay_outbox(opened.engine, opened.producer, wake=opened.committed), "outbox relay"
+                ),
+                in_background(
+                    lambda stop: consume_instances(
+                        opened, settings.kafka_bootstrap, max_batch=settings.max_batch, stop=stop
+                    ),
+                    "instances.stored",
+                    grace=15,
+                ),
+            ):
                 yield
-            finally:
-                stop.set()
-                await asyncio.wait({consuming}, timeout=15)
-                for task in (consuming, relaying):
-                    task.cancel()
-                await asyncio.wait({consuming, relaying}, timeout=10)
 
     def resources() -> Resources:
         opened: Resources = app.state.resources

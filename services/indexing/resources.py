@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.events import Producer
 from libs.objects import ObjectStore
-from libs.tenancy import create_engine
+from libs.servers import open_servers
 from services.indexing.packreader import PackReader
 from services.indexing.settings import Settings
 
@@ -40,25 +40,21 @@ class Resources:
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """Opens everything; none of the servers need be there yet."""
-    engine = create_engine(settings.database_url, application_name=SERVICE)
-    objects = ObjectStore(
-        settings.s3_endpoint,
-        settings.s3_region,
-        settings.s3_access_key,
-        settings.s3_secret_key,
-        settings.bucket_prefix,
-    )
-    producer = Producer(settings.kafka_bootstrap, SERVICE)
-    try:
+    async with open_servers(
+        SERVICE,
+        database_url=settings.database_url,
+        kafka_bootstrap=settings.kafka_bootstrap,
+        s3_endpoint=settings.s3_endpoint,
+        s3_region=settings.s3_region,
+        s3_access_key=settings.s3_access_key,
+        s3_secret_key=settings.s3_secret_key,
+        bucket_prefix=settings.bucket_prefix,
+    ) as servers:
         yield Resources(
-            engine=engine,
-            objects=objects,
-            packs=PackReader(objects, cache_bytes=settings.cache_bytes, at_once=settings.reads_at_once),
-            producer=producer,
+            engine=servers.engine,
+            objects=servers.objects,
+            packs=PackReader(servers.objects, cache_bytes=settings.cache_bytes, at_once=settings.reads_at_once),
+            producer=servers.producer,
             committed=asyncio.Event(),
             max_instances=settings.max_instances,
         )
-    finally:
-        await producer.stop()
-        await objects.close()
-        await engine.dispose()

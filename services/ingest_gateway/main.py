@@ -1,6 +1,5 @@
 """Wires the service."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,6 +7,7 @@ from fastapi import FastAPI
 
 from libs import telemetry, web
 from libs.auth import Authenticated, TokenVerifier
+from libs.events import in_background
 from services.ingest_gateway.api import create_router, on_refusal
 from services.ingest_gateway.consumers import consume_tenants
 from services.ingest_gateway.handlers import SERVICE
@@ -23,15 +23,10 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_resources(settings) as resources:
             app.state.resources = resources
-            stop = asyncio.Event()
-            consuming = asyncio.create_task(consume_tenants(resources, settings.kafka_bootstrap, stop))
-            try:
+            async with in_background(
+                lambda stop: consume_tenants(resources, settings.kafka_bootstrap, stop), "tenants.changed", grace=2
+            ):
                 yield
-            finally:
-                stop.set()
-                await asyncio.wait({consuming}, timeout=2)
-                consuming.cancel()
-                await asyncio.wait({consuming})
 
     def resources() -> Resources:
         opened: Resources = app.state.resources

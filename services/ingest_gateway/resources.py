@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.events import AuditTrail, Producer
 from libs.objects import ObjectStore
-from libs.tenancy import create_engine
+from libs.servers import open_servers
 from services.ingest_gateway.admission import Admission
 from services.ingest_gateway.domain import PackLimits
 from services.ingest_gateway.handlers import SERVICE, StoreLimits
@@ -49,15 +49,6 @@ class Resources:
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """Opens everything; none of the servers need be there yet."""
-    engine = create_engine(settings.database_url, application_name=SERVICE)
-    objects = ObjectStore(
-        settings.s3_endpoint,
-        settings.s3_region,
-        settings.s3_access_key,
-        settings.s3_secret_key,
-        settings.bucket_prefix,
-    )
-    producer = Producer(settings.kafka_bootstrap, SERVICE)
     executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="spool")
     spool = Spool(
         settings.spool_dir / "requests",
@@ -68,23 +59,30 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     left = await spool.run(spool.clear)
     if left:
         _log.info("removed what an earlier process left in the spool", requests=left)
-    await producer.start()
     try:
-        async with AuditTrail(producer, SERVICE, settings.spool_dir / "audit") as audit:
-            yield Resources(
-                engine=engine,
-                objects=objects,
-                producer=producer,
-                audit=audit,
-                spool=spool,
-                admission=_admission(settings),
-                uploads=asyncio.Semaphore(settings.uploads_at_once),
-                limits=_limits(settings),
-            )
+        async with open_servers(
+            SERVICE,
+            database_url=settings.database_url,
+            kafka_bootstrap=settings.kafka_bootstrap,
+            s3_endpoint=settings.s3_endpoint,
+            s3_region=settings.s3_region,
+            s3_access_key=settings.s3_access_key,
+            s3_secret_key=settings.s3_secret_key,
+            bucket_prefix=settings.bucket_prefix,
+        ) as servers:
+            await servers.producer.start()
+            async with AuditTrail(servers.producer, SERVICE, settings.spool_dir / "audit") as audit:
+                yield Resources(
+                    engine=servers.engine,
+                    objects=servers.objects,
+                    producer=servers.producer,
+                    audit=audit,
+                    spool=spool,
+                    admission=_admission(settings),
+                    uploads=asyncio.Semaphore(settings.uploads_at_once),
+                    limits=_limits(settings),
+                )
     finally:
-        await producer.stop()
-        await objects.close()
-        await engine.dispose()
         executor.shutdown(wait=False, cancel_futures=True)
 
 

@@ -1,13 +1,12 @@
 """The database, Kafka and what follows from them, opened and closed together."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.events import AuditTrail, Producer
+from libs.events import AuditTrail, Producer, in_background
 from libs.tenancy import create_engine
 from services.portal.consumers import follow_studies
 from services.portal.live import Live
@@ -30,14 +29,15 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     producer = Producer(settings.kafka_bootstrap, "portal")
     live = Live(per_tenant=settings.streams_per_tenant, total=settings.streams)
     await producer.start()
-    following = asyncio.create_task(follow_studies(live, settings.kafka_bootstrap), name="follow studies")
     try:
-        async with AuditTrail(producer, "portal", settings.spool_dir) as trail:
-            yield Resources(engine, trail, live)
+        async with (
+            AuditTrail(producer, "portal", settings.spool_dir) as trail,
+            in_background(lambda _: follow_studies(live, settings.kafka_bootstrap), "studies.changed"),
+        ):
+            try:
+                yield Resources(engine, trail, live)
+            finally:
+                live.close()
     finally:
-        live.close()
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
         await producer.stop()
         await engine.dispose()

@@ -48,6 +48,19 @@ class Home:
         """One file an edge gateway that this machine runs."""
         return self.folder / "edges"
 
+    @property
+    def settings_file(self) -> Path:
+        """Further settings by part: an object of environment variables for each; read at each start of the part."""
+        return self.folder / "settings.json"
+
+    def further_settings(self, part: str) -> dict[str, str]:
+        """What ``settings.json`` says for a part.
+
+        Raises:
+            ValueError: the file can't be understood.
+        """
+        return {str(name): str(value) for name, value in read_json(self.settings_file).get(part, {}).items()}
+
     def data(self, part: str) -> Path:
         """The folder in which a part keeps its data."""
         return self.folder / part

@@ -6,7 +6,7 @@ import logging
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -88,7 +88,7 @@ class Watch:
         """One life of the process."""
         self._become("starting")
         await asyncio.to_thread(self.part.prepare)
-        process = self._process = spawn(self.part, self.home.log(self.part.name))
+        process = self._process = spawn(self._part_as_set(), self.home.log(self.part.name))
         with contextlib.suppress(psutil.Error):
             self._created = psutil.Process(process.pid).create_time()
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -96,6 +96,14 @@ class Watch:
         reason = await self._until_live(process) or await self._until_dead(process)
         await asyncio.to_thread(kill_group, process)
         self._become("restarting", f"{reason}; see {self.home.log(self.part.name)}")
+
+    def _part_as_set(self) -> Part:
+        """The part with what the owner of the data folder has set for it."""
+        try:
+            further = self.home.further_settings(self.part.name)
+        except (ValueError, AttributeError) as error:
+            raise OSError(f"{self.home.settings_file} can't be understood: {error}") from error
+        return replace(self.part, environment={**self.part.environment, **further})
 
     async def _until_live(self, process: subprocess.Popen[bytes]) -> str:
         """Waits for the first answer. Returns why it has to be started anew, or nothing."""

@@ -17,6 +17,7 @@ from uuid import uuid4
 import structlog
 from prometheus_client import Counter
 
+from libs.crash import crash_point
 from libs.events.envelopes import encode, envelope
 from libs.events.errors import AuditUnavailable, EventsUnavailable
 from libs.events.models import AuditRecorded, Envelope
@@ -87,6 +88,7 @@ class AuditTrail:
             self._segment(len(line)).append(line)
         except OSError as error:
             raise AuditUnavailable("The audit spool can't be written.") from error
+        crash_point("audit.spooled")
         _RECORDED.labels(self._service).inc()
         self._recorded.set()
 
@@ -124,6 +126,7 @@ class AuditTrail:
                 for waiting in self._closed:
                     await asyncio.to_thread(waiting.sync)
                 raise
+            crash_point("audit.published")
             segment.delete()
             self._closed.pop(0)
 

@@ -25,6 +25,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from opentelemetry.trace import use_span
 from prometheus_client import Counter
 
+from libs.crash import crash_point
 from libs.events.deadletters import dead_letter
 from libs.events.envelopes import decode
 from libs.events.errors import InvalidEvent
@@ -201,6 +202,7 @@ class _Reader(Generic[P]):
             for partition, records in batch.items():
                 self._put_back(partition, records[0].offset, error)
             return False
+        crash_point("consumer.handled")
         for partition, records in batch.items():
             self._uncommitted[partition] = records[-1].offset + 1
             trouble = self._troubles.get(partition)

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.crash import crash_point
 from libs.events.envelopes import encode
 from libs.events.errors import EventsUnavailable
 from libs.events.models import Envelope
@@ -109,7 +110,9 @@ async def relay_once(engine: AsyncEngine, producer: Producer) -> int:
             return 0
         rows = (await connection.execute(_NEXT, {"limit": _BATCH})).all()
         if rows:
+            crash_point("outbox.taken")
             await producer.send([Message(row.topic, row.key, row.event) for row in rows])
+            crash_point("outbox.sent")
             await connection.execute(
                 _SENT, {"tenants": [row.tenant_id for row in rows], "ids": [row.id for row in rows]}
             )

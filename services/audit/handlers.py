@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.crash import crash_point
 from libs.events import AuditRecorded, Envelope
 from libs.tenancy import tenant_transaction
 from services.audit import store
@@ -47,6 +48,7 @@ async def append_records(engine: AsyncEngine, events: Iterable[Envelope[AuditRec
             ]
             if new:
                 await store.append(connection, tenant, chain(tenant, new, last))
+                crash_point("audit.appended")
 
 
 async def search_records(engine: AsyncEngine, tenant: str, wanted: store.RecordFilter, limit: int) -> list[Link]:

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from libs.crash import crash_point
 from libs.dicom.errors import DicomError, InvalidUid
 from libs.dicom.header import Header, read_header
 from libs.dicom.part10 import file_meta
@@ -128,6 +129,7 @@ def _enter(
         file = spool.keep(draft)
     except OSError as error:
         raise OutOfResources(f"the spool can't be written: {error.strerror}") from error
+    crash_point("edge.synced")
     arrival = Arrival(
         sop_instance_uid=request.sop_instance_uid,
         sop_class_uid=request.sop_class_uid,
@@ -158,6 +160,7 @@ def _enter(
     except TimeoutError as error:
         # It may be entered yet, and is then forwarded; the sender's retry does no harm.
         raise OutOfResources("the journal is too slow") from error
+    crash_point("edge.entered")
 
 
 async def forward_batch(cloud: Cloud, batch: Sequence[Instance]) -> dict[int, Verdict]:
@@ -197,7 +200,9 @@ async def _forward_distinct(cloud: Cloud, batch: Sequence[Instance]) -> dict[int
 async def forget_stored(spool: Spool, journal: Journal, stored: Sequence[Instance]) -> None:
     """Lets instances leave the spool: the entries first, then the files."""
     if stored:
+        crash_point("edge.proven")
         await asyncio.wrap_future(journal.delete([instance.sequence for instance in stored]))
+        crash_point("edge.forgotten")
         for instance in stored:
             spool.remove(instance.file)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 from uuid import uuid4
 
+from libs.crash import crash_point
 from services.edge_gateway.domain import Instance, SeriesKey
 from services.edge_gateway.errors import SpoolInUse
 
@@ -156,6 +157,7 @@ class Spool:
                         digest.update(part)
                         _write_all(descriptor, part)
                     size += len(view)
+                crash_point("edge.written")
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.crash import crash_point
 from libs.events import STUDIES_CHANGED, StudiesChanged, add_to_outbox, envelope
 from libs.objects import ObjectsUnavailable
 from libs.packs import PackedInstance, document_key, series_document
@@ -67,9 +68,12 @@ async def index_packs(resources: Resources, tenant: str, packs: Sequence[Indexed
         ObjectsUnavailable, SQLAlchemyError: a server is away. The transaction may have been committed; do it again.
     """
     packs = list({pack.place.key: pack for pack in packs}.values())
+    crash_point("indexing.packs_read")
     async with tenant_transaction(resources.engine, tenant) as connection:
         await store.lock_tenant(connection)
         written = await _Indexing(resources, tenant, connection, packs).run()
+        crash_point("indexing.written")
+    crash_point("indexing.committed")
     resources.committed.set()
     await renew_documents(resources, tenant, {(pack.study_uid, pack.series_uid) for pack in packs})
     return written
@@ -217,6 +221,7 @@ async def renew_document(resources: Resources, tenant: str, key: int) -> None:
         instances.extend(instance for instance in index.instances if instance.sop_instance_uid in uids)
     content = await asyncio.to_thread(series_document, *sources.series, instances)
     await resources.objects.put(tenant, document_key(*sources.series, sources.revision), content)
+    crash_point("indexing.document_stored")
     async with tenant_transaction(resources.engine, tenant) as connection:
         before = await store_derived.set_document(connection, key, sources.revision)
     outdated = sources.revision if before is None else before

@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.crash import crash_point
 from libs.dicom import DicomError, Header, read_header
 from libs.events import (
     INSTANCES_STORED,
@@ -254,6 +255,7 @@ async def _make_durable(
         try:
             envelopes = [envelope(INSTANCES_STORED, sender.tenant, event) for event in events]
             await producer.publish(INSTANCES_STORED, envelopes, limits.publish_timeout)
+            crash_point("ingest.announced")
         except EventsUnavailable as error:
             _log.warning("packs were stored and not announced", packs=len(events), error=repr(error))
             unpublished = Reason(NO_RESOURCES, "the event log did not acknowledge in time")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, ParamSpec, TypeVar
 from uuid import uuid4
 
+from libs.crash import crash_point
 from services.ingest_gateway.domain import Reason, SpooledPart, part_too_large
 from services.ingest_gateway.errors import StorageFull
 
@@ -151,6 +152,7 @@ class RequestSpool:
         """
         part = self._open_part()
         self.parts.append(await self.run(part.finish))
+        crash_point("ingest.part_spooled")
         self._part = None
 
     def close(self) -> None:

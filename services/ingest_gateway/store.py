@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.catalog.tables import instances as catalog_instances
+from libs.crash import crash_point
 from libs.dicom import read_header
 from libs.events.models import InstancesStored
 from libs.objects import AlreadyExists, ObjectStore
@@ -57,9 +58,11 @@ async def put_pack(
     path = spool.folder / f"pack-{key.rsplit('/', 1)[1]}"
     try:
         built = await spool.run(_build, path, pack, source)
+        crash_point("ingest.pack_built")
         async with asyncio.timeout(timeout + built.size / _SLOWEST):
             try:
                 await objects.put_new(tenant, key, path)
+                crash_point("ingest.pack_stored")
                 size, offset, length = built.size, built.index_offset, built.index_length
             except AlreadyExists:
                 # A retry: the earlier pack holds the same instances and differs in the time of its writing only.

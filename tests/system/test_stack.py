@@ -14,7 +14,7 @@ import pytest
 
 from deploy.local.control import read_status
 from deploy.local.credentials import load_credentials
-from deploy.local.home import Home, read_json
+from deploy.local.home import Home, read_json, write_json
 from deploy.local.service_parts import add_edge, remove_edge, service_names
 from tests.support.system import run_lightbox, running_stack
 
@@ -182,3 +182,13 @@ def test_down_leaves_no_process_and_up_finds_its_ports_again(home: Home) -> None
     again = run_lightbox(home.folder, "up")
     assert again.returncode == 0, again.stderr
     assert read_json(home.ports_file) == ports
+
+
+def test_the_owner_of_the_data_folder_can_set_more(home: Home) -> None:
+    before = pids(home)
+    write_json(home.settings_file, {"audit": {"LIGHTBOX_AUDIT_LOG_LEVEL": "WARNING"}})
+    os.kill(before["audit"], signal.SIGTERM)
+    wait_for_other_pids(home, before, ("audit",))
+    wait_until_well(home)
+    assert psutil.Process(pids(home)["audit"]).environ()["LIGHTBOX_AUDIT_LOG_LEVEL"] == "WARNING"
+    home.settings_file.unlink()

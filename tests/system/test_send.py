@@ -14,26 +14,26 @@ from pydicom.uid import UID
 from cli.storage_scu import MOST_CONTEXTS, DicomFile, plan
 from libs.dicom import read_header
 from libs.dicom.part10 import read_file_meta
-from tests.services.edge_gateway.edge_process import CHECKOUT, EdgeProcess, free_port, wait_for
+from tests.services.edge_gateway.edge_process import CHECKOUT, EdgeProcess, edge_with_cloud, free_port, wait_for
 from tests.services.edge_gateway.instances import new_uid, write_instance, write_series
 from tests.services.edge_gateway.stow_server import StowServer
 from tests.support.samples import distinct_sample_files
 
 
 @pytest.fixture(scope="module")
-def cloud() -> Iterator[StowServer]:
-    server = StowServer()
-    server.start()
-    yield server
-    server.stop()
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EdgeProcess, StowServer]]:
+    with edge_with_cloud(tmp_path_factory.mktemp("send")) as pair:
+        yield pair
 
 
-@pytest.fixture(scope="module")
-def edge(cloud: StowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
-    process = EdgeProcess(tmp_path_factory.mktemp("send") / "spool", cloud.port)
-    process.start()
-    yield process
-    process.stop()
+@pytest.fixture
+def edge(pair: tuple[EdgeProcess, StowServer]) -> EdgeProcess:
+    return pair[0]
+
+
+@pytest.fixture
+def cloud(pair: tuple[EdgeProcess, StowServer]) -> StowServer:
+    return pair[1]
 
 
 def send(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -5,29 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.edge_gateway.edge_process import EdgeProcess, wait_for
+from tests.services.edge_gateway.edge_process import EdgeProcess, edge_with_cloud, wait_for
 from tests.services.edge_gateway.stow_server import StowServer
 
 
 @pytest.fixture(scope="package")
-def common_cloud() -> Iterator[StowServer]:
-    server = StowServer()
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="package")
-def common_edge(common_cloud: StowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
-    edge = EdgeProcess(tmp_path_factory.mktemp("common") / "spool", common_cloud.port)
-    edge.start()
-    yield edge
-    edge.stop()
+def common(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EdgeProcess, StowServer]]:
+    with edge_with_cloud(tmp_path_factory.mktemp("common")) as pair:
+        yield pair
 
 
 @pytest.fixture
-def cloud(common_cloud: StowServer) -> Iterator[StowServer]:
+def cloud(common: tuple[EdgeProcess, StowServer]) -> Iterator[StowServer]:
     """The cloud, up, well and empty."""
+    _, common_cloud = common
     common_cloud.reset()
     common_cloud.start()
     yield common_cloud
@@ -36,8 +27,9 @@ def cloud(common_cloud: StowServer) -> Iterator[StowServer]:
 
 
 @pytest.fixture
-def edge(common_edge: EdgeProcess, cloud: StowServer) -> Iterator[EdgeProcess]:
+def edge(common: tuple[EdgeProcess, StowServer], cloud: StowServer) -> Iterator[EdgeProcess]:
     """The common edge, with an empty spool before and after."""
+    common_edge, _ = common
     yield common_edge
     cloud.behave = None
     cloud.start()

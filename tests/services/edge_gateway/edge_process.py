@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.services.edge_gateway.stow_server import StowServer
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -87,6 +90,22 @@ class EdgeProcess:
         if self.process and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(20)
+
+
+@contextmanager
+def edge_with_cloud(folder: Path) -> Iterator[tuple[EdgeProcess, StowServer]]:
+    """A running edge, with its spool in the folder, and the cloud that it sends to."""
+    cloud = StowServer()
+    cloud.start()
+    try:
+        edge = EdgeProcess(folder / "spool", cloud.port)
+        try:
+            edge.start()
+            yield edge, cloud
+        finally:
+            edge.stop()
+    finally:
+        cloud.stop()
 
 
 def wait_for(condition: Callable[[], bool], *, seconds: float = 20, what: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The identity service as the command line sees it: tenants, users and clients, as the operator of this stack."""
+"""The HTTP API as the command line asks it, as the operator of this stack: tenants, users and clients above all."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -8,11 +8,12 @@ import httpx
 from cli.output import CliError
 from deploy.local.home import Home, read_json
 
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
+_OPERATOR_CLIENT = "system.cli"
 
 
 class IdentityError(CliError):
-    """The identity service refused, or does not answer; the text says why.
+    """The API refused, or does not answer; the text says why.
 
     Attributes:
         status: the HTTP status, 0 when there was no answer.
@@ -24,7 +25,7 @@ class IdentityError(CliError):
 
 
 class IdentityApi:
-    """Asks the identity service through the front door. A context manager.
+    """Asks the API through the front door. A context manager.
 
     Arguments:
         public_url: the front door.
@@ -33,6 +34,7 @@ class IdentityApi:
 
     def __init__(self, public_url: str, secret: str) -> None:
         self._http = httpx.Client(base_url=public_url, timeout=_TIMEOUT)
+        self._public_url = public_url
         self._secret = secret
         self._token = ""
 
@@ -68,7 +70,7 @@ class IdentityApi:
 
     def set_password(self, tenant: str, name: str, password: str) -> None:
         """Gives a user another password."""
-        self._ask("PATCH", f"/api/identity/tenants/{tenant}/users/{name}", {"password": password})
+        self.ask("PATCH", f"/api/identity/tenants/{tenant}/users/{name}", {"password": password})
 
     def create_client(self, tenant: str, name: str, scopes: list[str]) -> tuple[str, str]:
         """Makes an OAuth2 client, or gives the one of that name a new secret.
@@ -79,55 +81,69 @@ class IdentityApi:
         path = f"/api/identity/tenants/{tenant}/clients"
         made = self._create(path, {"name": name, "scopes": scopes})
         if made is None:
-            made = self._ask("POST", f"{path}/{name}/rotate")
+            made = self.ask("POST", f"{path}/{name}/rotate")
         return str(made["client_id"]), str(made["client_secret"])
 
     def delete_client(self, tenant: str, name: str) -> None:
         """Removes an OAuth2 client, if it is there."""
         try:
-            self._ask("DELETE", f"/api/identity/tenants/{tenant}/clients/{name}")
+            self.ask("DELETE", f"/api/identity/tenants/{tenant}/clients/{name}")
         except IdentityError as error:
             if error.status != 404:
                 raise
 
-    def token(self, client_id: str = "system.cli", secret: str = "") -> str:
-        """An access token of a client, that of the command line by default."""
-        try:
-            response = self._http.post(
-                "/auth/token", data={"grant_type": "client_credentials"}, auth=(client_id, secret or self._secret)
-            )
-        except httpx.HTTPError as error:
-            raise IdentityError(f"The front door does not answer: {error}", "Look: lightbox status") from error
-        if response.status_code != 200:
-            raise IdentityError(f"No token for {client_id}: {_reason(response)}", status=response.status_code)
-        return str(response.json()["access_token"])
+    def token(self, client_id: str = _OPERATOR_CLIENT, secret: str = "") -> str:
+        """An access token by OAuth 2.0 client credentials (RFC 6749, 4.4), of the command line's client by default.
+
+        Raises:
+            IdentityError: there is none.
+        """
+        credentials = (client_id, secret or self._secret)
+        granted = self._send("POST", "/auth/token", data={"grant_type": "client_credentials"}, auth=credentials)
+        return str(granted["access_token"])
+
+    def ask(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> Any:
+        """Calls the API and returns the JSON of the answer, None when it has none.
+
+        Arguments:
+            method: the HTTP method.
+            path: a path below the front door, such as ``/api/identity/tenants``.
+            body: what is sent as JSON.
+            token: another token than the operators'.
+
+        Raises:
+            IdentityError: the answer is an error; its text is the problem's.
+        """
+        if token is None:
+            token = self._token = self._token or self.token()
+        return self._send(method, path, json=body, headers={"Authorization": f"Bearer {token}"})
 
     def _create(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         try:
-            return self._ask("POST", path, body)
+            made: dict[str, Any] = self.ask("POST", path, body)
         except IdentityError as error:
             if error.status == 409:
                 return None
             raise
+        return made
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        self._token = self._token or self.token()
+    def _send(self, method: str, path: str, **content: Any) -> Any:
         try:
-            response = self._http.request(method, path, json=body, headers={"Authorization": f"Bearer {self._token}"})
+            answer = self._http.request(method, path, **content)
         except httpx.HTTPError as error:
-            raise IdentityError(f"The front door does not answer: {error}", "Look: lightbox status") from error
-        if response.status_code >= 400:
-            raise IdentityError(_reason(response), status=response.status_code)
-        answer: dict[str, Any] = response.json() if response.content else {}
-        return answer
+            raise IdentityError(f"{self._public_url} does not answer: {error}", "Look: lightbox status") from error
+        if not answer.is_success:
+            look = "lightbox logs identity" if answer.is_server_error else ""
+            raise IdentityError(_reason(answer), look, status=answer.status_code)
+        return answer.json() if answer.content else None
 
 
-def _reason(response: httpx.Response) -> str:
+def _reason(answer: httpx.Response) -> str:
+    """What is wrong, in the words of the API or of OAuth 2.0 (RFC 6749, 5.2)."""
     try:
-        problem = response.json()
+        problem = answer.json()
     except ValueError:
-        return f"HTTP {response.status_code}"
-    if not isinstance(problem, dict):
-        return f"HTTP {response.status_code}"
-    words = problem.get("detail") or problem.get("title") or problem.get("error_description") or problem.get("error")
-    return str(words or f"HTTP {response.status_code}")
+        problem = None
+    keys = ("detail", "error_description", "title", "error") if isinstance(problem, dict) else ()
+    said = next((str(problem[key]) for key in keys if problem.get(key)), "")
+    return said or f"{answer.request.method} {answer.request.url.path} answers {answer.status_code}"

@@ -27,15 +27,15 @@ def all_pages(stack: Stack, path: str, key: str) -> list[dict[str, Any]]:
     Raises:
         CliError: the answer is an error.
     """
-    token = stack.operator_token()
     items: list[dict[str, Any]] = []
     after = ""
-    while True:
-        page = stack.call("GET", f"{path}?limit=1000&after={after}", token=token)
-        items += page[key]
-        if not page["next"]:
-            return items
-        after = page["next"]
+    with stack.api() as api:
+        while True:
+            page = api.ask("GET", f"{path}?limit=1000&after={after}")
+            items += page[key]
+            if not page["next"]:
+                return items
+            after = page["next"]
 
 
 @app.command()

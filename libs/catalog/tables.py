@@ -82,6 +82,7 @@ packs = Table(
     Column("index_offset", BigInteger),
     Column("index_length", Integer),
     Column("stored", DateTime(timezone=True)),
+    Column("rule", Text),
 )
 
 instances = Table(
@@ -98,6 +99,7 @@ instances = Table(
     Column("sop_class_uid", Text),
     Column("transfer_syntax", Text),
     Column("sha256", LargeBinary),
+    Column("warnings", ARRAY(Text)),
 )
 
 instance_versions = Table(

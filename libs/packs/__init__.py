@@ -1,7 +1,7 @@
 """Packs: immutable ZIP files of Part 10 files that explain themselves; and the metadata documents of series."""
 
 from libs.packs.documents import document_key, series_document
-from libs.packs.index import InvalidPack, PackedInstance, PackIndex, read_index
+from libs.packs.index import InvalidPack, PackedInstance, PackIndex, Rule, read_index
 from libs.packs.reader import locate_index, verify_pack
 from libs.packs.writer import PackInfo, PackInput, pack_key, write_pack
 
@@ -11,6 +11,7 @@ __all__ = [
     "PackInfo",
     "PackInput",
     "PackedInstance",
+    "Rule",
     "document_key",
     "locate_index",
     "pack_key",

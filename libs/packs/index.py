@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast, get_args
 
 import orjson
 
@@ -15,6 +15,9 @@ from libs.dicom.pixels import FrameTable
 from libs.dicom.walk import DicomJson
 
 VERSION: Final = 1
+Rule = Literal["keep-first", "keep-latest"]
+"""Which of several instances with one UID and different bytes is shown: the one stored first, or this pack's, being the
+later. The rule belongs to the pack that comes later."""
 INDEX_NAME: Final = "index.json.gz"
 LARGEST_INDEX: Final = 512 * 1024 * 1024
 """Bytes of an index after decompression that are accepted."""
@@ -106,6 +109,7 @@ class PackIndex:
         stored: when it was written, with a time zone.
         source: who sent it.
         instances: in the order of the entries.
+        rule: what holds where an instance of another pack has one of these UIDs and other bytes.
     """
 
     study: str
@@ -113,6 +117,7 @@ class PackIndex:
     stored: datetime
     source: str
     instances: list[PackedInstance]
+    rule: Rule = "keep-first"
 
     def to_bytes(self) -> bytes:
         """The compressed form, as in the pack; the same index gives the same bytes."""
@@ -126,6 +131,7 @@ class PackIndex:
             "series": self.series,
             "stored": self.stored.isoformat(),
             "source": self.source,
+            "rule": self.rule,
             "instances": [instance.to_json() for instance in self.instances],
         }
 
@@ -149,7 +155,10 @@ class PackIndex:
             stored = datetime.fromisoformat(_text(content, "stored"))
         except ValueError:
             raise InvalidPack("The index has a malformed time.") from None
-        return cls(_uid(content, "study"), _uid(content, "series"), stored, _text(content, "source"), instances)
+        rule = content.get("rule", "keep-first")
+        if rule not in get_args(Rule):
+            raise InvalidPack("The index has a rule for duplicates that is not known.")
+        return cls(_uid(content, "study"), _uid(content, "series"), stored, _text(content, "source"), instances, rule)
 
 
 def read_index(data: bytes) -> PackIndex:

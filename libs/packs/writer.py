@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from libs.dicom.header import Header
 from libs.dicom.identifiers import require_uid
 from libs.packs.archive import Entry, central_header, ending, local_header, local_header_length
-from libs.packs.index import INDEX_NAME, MOST_INSTANCES, InvalidPack, PackedInstance, PackIndex
+from libs.packs.index import INDEX_NAME, MOST_INSTANCES, InvalidPack, PackedInstance, PackIndex, Rule
 
 _STEP: Final = 1024 * 1024
 
@@ -74,6 +74,7 @@ def write_pack(
     series: str,
     stored: datetime,
     source: str,
+    rule: Rule = "keep-first",
 ) -> PackInfo:
     """Writes a pack. Files are copied in pieces of 1 MiB; only their headers are in memory.
 
@@ -85,6 +86,7 @@ def write_pack(
         series: Series Instance UID of all of them.
         stored: the time for the index, with a time zone.
         source: who sent them, for the index.
+        rule: what holds where their UIDs are taken by other bytes, for the index.
 
     Raises:
         InvalidPack: no instance, a SOP Instance UID twice, another study or series, or a file whose bytes do not have
@@ -93,14 +95,14 @@ def write_pack(
     """
     if isinstance(target, Path):
         with target.open("w+b") as file:
-            return write_pack(file, instances, study=study, series=series, stored=stored, source=source)
+            return write_pack(file, instances, study=study, series=series, stored=stored, source=source, rule=rule)
     if stored.tzinfo is None:
         raise InvalidPack("The time of a pack needs a time zone.")
     writer = _Writer(target)
     packed = [writer.add(item) for item in _checked(instances, study, series)]
     if not packed:
         raise InvalidPack("A pack needs at least one instance.")
-    index = PackIndex(study, series, stored, source, packed)
+    index = PackIndex(study, series, stored, source, packed, rule)
     content = index.to_bytes()
     entry, _ = writer.entry(INDEX_NAME, content)
     return PackInfo(writer.finish(), entry.offset, entry.length, index)

@@ -48,6 +48,8 @@ async def handle_events(resources: Resources, events: list[Event]) -> None:
         for chunk in in_chunks(packs, resources.max_instances):
             try:
                 await index_packs(resources, tenant, chunk)
+            except UnusablePack as error:
+                raise InvalidEvent(f"an earlier pack can't be read: {error}") from error
             except DBAPIError as error:
                 state = getattr(error.orig, "sqlstate", None) or ""
                 if state.startswith(_DATA_EXCEPTION):

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
-from typing import Any
+from typing import Any, Final
 
-from libs.packs import PackedInstance, PackIndex
+from libs.packs import PackedInstance, PackIndex, Rule
 from services.indexing import attributes as a
+
+_MOST_WARNINGS: Final = 20
+_LONGEST_WARNING: Final = 200
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,12 @@ class Copy:
         length: bytes of the Part 10 file.
         study_uid: Study Instance UID.
         series_uid: Series Instance UID.
+        rule: of its pack: whether it is shown in place of other bytes that were stored earlier.
         sop_class_uid: not known of copies that are in the catalog as versions.
         transfer_syntax: likewise.
         instance_number: likewise.
         frame_count: likewise.
+        warnings: likewise.
     """
 
     sop_uid: str
@@ -81,14 +86,16 @@ class Copy:
     length: int
     study_uid: str
     series_uid: str
+    rule: Rule = "keep-first"
     sop_class_uid: str = ""
     transfer_syntax: str = ""
     instance_number: int | None = None
     frame_count: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def rank(self) -> tuple[datetime, str]:
-        """The lower one counts: stored first, then by the pack's key."""
+        """The lower one came first: by time, then by the pack's key."""
         return self.stored, self.pack
 
     @property
@@ -106,6 +113,7 @@ class IndexedPack:
         study_uid: of all of it.
         series_uid: of all of it.
         stored: when.
+        rule: whether its instances are shown in place of earlier ones.
         copies: its instances.
         first_uid: the lowest SOP Instance UID in it.
         study: the study's columns, from that instance.
@@ -116,6 +124,7 @@ class IndexedPack:
     study_uid: str
     series_uid: str
     stored: datetime
+    rule: Rule
     copies: tuple[Copy, ...] = field(repr=False)
     first_uid: str
     study: StudyEntry = field(repr=False)
@@ -130,6 +139,7 @@ def describe_pack(place: PackPlace, index: PackIndex) -> IndexedPack:
         study_uid=index.study,
         series_uid=index.series,
         stored=index.stored,
+        rule=index.rule,
         copies=tuple(_copy(place, index, instance) for instance in index.instances),
         first_uid=first.sop_instance_uid,
         study=describe_study(first),
@@ -189,23 +199,25 @@ def _copy(place: PackPlace, index: PackIndex, instance: PackedInstance) -> Copy:
         length=instance.length,
         study_uid=index.study,
         series_uid=index.series,
+        rule=index.rule,
         sop_class_uid=instance.sop_class_uid,
         transfer_syntax=instance.transfer_syntax,
         instance_number=a.integer_of(instance.dicom, "00200013"),
         frame_count=min(count, 2**31 - 1),
+        warnings=tuple(words.replace("\0", "")[:_LONGEST_WARNING] for words in instance.warnings[:_MOST_WARNINGS]),
     )
 
 
 @dataclass
 class Decision:
-    """What is to be written, so that for each UID the first copy counts and the others are versions.
+    """What is to be written, so that for each UID one copy is shown and the others are versions.
 
     Attributes:
         instances: copies that are now the instance of their UID, and were not.
         versions: copies that are now kept as a version, or whose bytes are now found elsewhere.
         promoted: (SOP Instance UID, SHA-256) of versions that have become the instance.
         changed: series whose instances are other ones now, or have other bytes.
-        left: series that lost an instance to another series.
+        left: series that lost an instance, to another series or to a later copy, so that their first may be another.
     """
 
     instances: list[Copy] = field(default_factory=list)
@@ -234,6 +246,20 @@ def decide(
     return decision
 
 
+def which_is_shown(copies: Iterable[Copy]) -> Copy:
+    """The copy that is shown, of copies of one UID with different bytes each.
+
+    The latest of those that were stored to be shown in place of earlier ones; where there is none, the first. It
+    depends on the set of copies alone, not on the order in which they become known.
+
+    Arguments:
+        copies: for each content the copy that was stored first; what is stored again changes nothing.
+    """
+    known = list(copies)
+    latest = [copy for copy in known if copy.rule == "keep-latest"]
+    return max(latest, key=lambda copy: copy.rank) if latest else min(known, key=lambda copy: copy.rank)
+
+
 def _decide_one(decision: Decision, arrived: list[Copy], instance: Copy | None, versions: Mapping[bytes, Copy]) -> None:
     known = [*([instance] if instance else []), *versions.values()]
     best: dict[bytes, Copy] = {}
@@ -241,17 +267,18 @@ def _decide_one(decision: Decision, arrived: list[Copy], instance: Copy | None, 
         held = best.get(copy.sha256)
         if held is None or copy.rank < held.rank:
             best[copy.sha256] = copy
-    first = min(best.values(), key=lambda copy: copy.rank)
-    if instance is None or first.rank != instance.rank:
-        decision.instances.append(first)
-        if instance is None or first.sha256 != instance.sha256 or first.series != instance.series:
-            decision.changed.add(first.series)
-        if instance is not None and first.series != instance.series:
+    shown = which_is_shown(best.values())
+    if instance is None or shown.rank != instance.rank:
+        decision.instances.append(shown)
+        if instance is None or shown.sha256 != instance.sha256 or shown.series != instance.series:
+            decision.changed.add(shown.series)
+        if instance is not None and shown.series != instance.series:
             decision.changed.add(instance.series)
+        if instance is not None and (shown.series != instance.series or shown.rank > instance.rank):
             decision.left.add(instance.series)
     for sha256, copy in best.items():
         held = versions.get(sha256)
-        if copy is first:
+        if copy is shown:
             if held is not None:
                 decision.promoted.append((copy.sop_uid, sha256))
         elif held is None or held.rank != copy.rank:

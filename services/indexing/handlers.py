@@ -14,6 +14,7 @@ from libs.tenancy import tenant_transaction
 from services.indexing import store, store_derived
 from services.indexing.domain import (
     Copy,
+    Decision,
     IndexedPack,
     PackPlace,
     SeriesEntry,
@@ -99,6 +100,7 @@ class _Indexing:
         decision = decide(copies, *held)
         if not decision.instances and not decision.versions:
             return 0
+        await self._complete(decision)
         touched = {copy.series for copy in decision.instances} | decision.changed
         studies = {study for study, _ in touched}
         created = await self._add_parents(decision.instances)
@@ -114,6 +116,13 @@ class _Indexing:
         await store_derived.settle_patients(connection, studies, stray=bool(decision.left) or self._moved)
         await self._announce(created, changed)
         return len(decision.instances)
+
+    async def _complete(self, decision: Decision) -> None:
+        """Reads what the catalog does not say of versions that are to be shown, from the packs that hold them."""
+        for key in {copy.pack for copy in decision.instances} - self._packs.keys():
+            self._packs[key] = await find_pack(self._resources, self._tenant, key)
+        whole = {(copy.pack, copy.sop_uid): copy for pack in self._packs.values() for copy in pack.copies}
+        decision.instances = [whole[copy.pack, copy.sop_uid] for copy in decision.instances]
 
     _moved = False
     """Whether the patient of a study may be another one now."""

@@ -18,16 +18,18 @@ _TENANT = "current_setting('lightbox.tenant')"
 _LOCK = text(f"SELECT pg_advisory_xact_lock(hashtext('indexing'), hashtext({_TENANT}))")
 
 _PACKS = text(f"""
-INSERT INTO packs (tenant_id, key, size, index_offset, index_length, stored)
+INSERT INTO packs (tenant_id, key, size, index_offset, index_length, stored, rule)
 SELECT {_TENANT}, given.* FROM unnest(
     CAST(:keys AS text[]), CAST(:sizes AS bigint[]), CAST(:offsets AS bigint[]), CAST(:lengths AS integer[]),
-    CAST(:stored AS timestamptz[])) AS given (key, size, index_offset, index_length, stored)
+    CAST(:stored AS timestamptz[]), CAST(:rules AS text[]))
+    AS given (key, size, index_offset, index_length, stored, rule)
 ORDER BY key
-ON CONFLICT (tenant_id, key) DO UPDATE SET stored = EXCLUDED.stored WHERE packs.stored <> EXCLUDED.stored
+ON CONFLICT (tenant_id, key) DO UPDATE SET stored = EXCLUDED.stored, rule = EXCLUDED.rule
+WHERE (packs.stored, packs.rule) <> (EXCLUDED.stored, EXCLUDED.rule)
 """)
 
 _INSTANCES_HELD = text("""
-SELECT i.sop_uid, i.sha256, p.stored, p.key, i.byte_offset, i.byte_length, st.study_uid, se.series_uid
+SELECT i.sop_uid, i.sha256, p.stored, p.rule, p.key, i.byte_offset, i.byte_length, st.study_uid, se.series_uid
 FROM instances i
 JOIN packs p ON p.tenant_id = i.tenant_id AND p.id = i.pack_key
 JOIN series se ON se.tenant_id = i.tenant_id AND se.id = i.series_key
@@ -36,7 +38,7 @@ WHERE i.sop_uid = ANY(CAST(:uids AS text[]))
 """)
 
 _VERSIONS_HELD = text("""
-SELECT v.sop_uid, v.sha256, p.stored, p.key, v.byte_offset, v.byte_length, v.study_uid, v.series_uid
+SELECT v.sop_uid, v.sha256, p.stored, p.rule, p.key, v.byte_offset, v.byte_length, v.study_uid, v.series_uid
 FROM instance_versions v JOIN packs p ON p.tenant_id = v.tenant_id AND p.id = v.pack_key
 WHERE v.sop_uid = ANY(CAST(:uids AS text[]))
 """)
@@ -117,17 +119,18 @@ RETURNING given.study_uid
 _INSTANCES = text(f"""
 INSERT INTO instances
     (tenant_id, sop_uid, series_key, pack_key, byte_offset, byte_length, instance_number, frame_count, sop_class_uid,
-    transfer_syntax, sha256)
+    transfer_syntax, sha256, warnings)
 SELECT {_TENANT}, given.sop_uid, se.id, p.id, given.byte_offset, given.byte_length, given.instance_number,
-    given.frame_count, given.sop_class_uid, given.transfer_syntax, given.sha256
+    given.frame_count, given.sop_class_uid, given.transfer_syntax, given.sha256,
+    ARRAY(SELECT jsonb_array_elements_text(given.warnings))
 FROM unnest(
     CAST(:sop_uid AS text[]), CAST(:study_uid AS text[]), CAST(:series_uid AS text[]), CAST(:pack AS text[]),
     CAST(:offset AS bigint[]), CAST(:length AS bigint[]), CAST(:instance_number AS integer[]),
     CAST(:frame_count AS integer[]), CAST(:sop_class_uid AS text[]), CAST(:transfer_syntax AS text[]),
-    CAST(:sha256 AS bytea[])
+    CAST(:sha256 AS bytea[]), CAST(:warnings AS jsonb[])
 ) AS given (
     sop_uid, study_uid, series_uid, pack, byte_offset, byte_length, instance_number, frame_count, sop_class_uid,
-    transfer_syntax, sha256)
+    transfer_syntax, sha256, warnings)
 JOIN studies st ON st.tenant_id = {_TENANT} AND st.study_uid = given.study_uid
 JOIN series se ON se.tenant_id = st.tenant_id AND se.study_key = st.id AND se.series_uid = given.series_uid
 JOIN packs p ON p.tenant_id = st.tenant_id AND p.key = given.pack
@@ -136,7 +139,7 @@ ON CONFLICT (tenant_id, sop_uid) DO UPDATE SET
     series_key = EXCLUDED.series_key, pack_key = EXCLUDED.pack_key, byte_offset = EXCLUDED.byte_offset,
     byte_length = EXCLUDED.byte_length, instance_number = EXCLUDED.instance_number,
     frame_count = EXCLUDED.frame_count, sop_class_uid = EXCLUDED.sop_class_uid,
-    transfer_syntax = EXCLUDED.transfer_syntax, sha256 = EXCLUDED.sha256
+    transfer_syntax = EXCLUDED.transfer_syntax, sha256 = EXCLUDED.sha256, warnings = EXCLUDED.warnings
 """)
 
 _VERSIONS = text(f"""
@@ -176,6 +179,7 @@ async def write_packs(connection: AsyncConnection, packs: Collection[IndexedPack
             "offsets": [pack.place.index_offset for pack in packs],
             "lengths": [pack.place.index_length for pack in packs],
             "stored": [pack.stored for pack in packs],
+            "rules": [pack.rule for pack in packs],
         },
     )
 
@@ -226,7 +230,8 @@ async def write_instances(connection: AsyncConnection, copies: Sequence[Copy]) -
     if copies:
         names = ("instance_number", "frame_count", "sop_class_uid", "transfer_syntax")
         values = {name: [getattr(copy, name) for copy in copies] for name in names}
-        await connection.execute(_INSTANCES, _copy_values(copies) | values)
+        warnings = [orjson.dumps(copy.warnings).decode() for copy in copies]
+        await connection.execute(_INSTANCES, _copy_values(copies) | values | {"warnings": warnings})
 
 
 async def write_versions(
@@ -286,6 +291,7 @@ def _copy(row: Row[Any]) -> Copy:
         sop_uid=row.sop_uid,
         sha256=row.sha256,
         stored=row.stored,
+        rule=row.rule,
         pack=row.key,
         offset=row.byte_offset,
         length=row.byte_length,

@@ -23,12 +23,12 @@ QUERIES = {
         FROM series se JOIN studies st ON st.id = se.study_key ORDER BY 1, 2""",
     "instances": """
         SELECT sop_uid, series_uid, key, byte_offset, byte_length, instance_number, frame_count, sop_class_uid,
-            transfer_syntax, encode(sha256, 'hex') AS sha256
+            transfer_syntax, encode(sha256, 'hex') AS sha256, warnings
         FROM instances i JOIN series se ON se.id = i.series_key JOIN packs p ON p.id = i.pack_key ORDER BY 1""",
     "versions": """
         SELECT sop_uid, encode(sha256, 'hex') AS sha256, study_uid, series_uid, key, byte_offset, byte_length
         FROM instance_versions v JOIN packs p ON p.id = v.pack_key ORDER BY 1, 2""",
-    "packs": "SELECT key, size, index_offset, index_length, stored FROM packs ORDER BY 1",
+    "packs": "SELECT key, size, index_offset, index_length, stored, rule FROM packs ORDER BY 1",
 }
 
 

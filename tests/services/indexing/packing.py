@@ -14,7 +14,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from libs.dicom.header import read_header
 from libs.events import INSTANCES_STORED, Envelope, InstancesStored, envelope
 from libs.objects import AlreadyExists, ObjectStore
-from libs.packs import PackInput, pack_key, write_pack
+from libs.packs import PackInput, Rule, pack_key, write_pack
 
 EPOCH = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
@@ -72,6 +72,7 @@ class Pack:
         instances: SOP Instance UIDs, each with its own attributes.
         minute: when it was stored, in minutes after a fixed time.
         attributes: of all instances.
+        rule: what holds where its UIDs are taken by other bytes.
     """
 
     study: str
@@ -79,6 +80,7 @@ class Pack:
     instances: Mapping[str, Mapping[str, Any]]
     minute: int = 0
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    rule: Rule = "keep-first"
 
 
 def pack_of(study: str, series: str, uids: list[str], minute: int = 0, **attributes: Any) -> Pack:
@@ -92,7 +94,15 @@ async def store_pack(objects: ObjectStore, tenant: str, pack: Pack) -> Envelope[
     inputs = [PackInput(read_header(file), file, hashlib.sha256(file).hexdigest()) for file in files]
     target = BytesIO()
     stored = EPOCH + timedelta(minutes=pack.minute)
-    info = write_pack(target, inputs, study=pack.study, series=pack.series, stored=stored, source="client:edge-1")
+    info = write_pack(
+        target,
+        inputs,
+        study=pack.study,
+        series=pack.series,
+        stored=stored,
+        source="client:edge-1",
+        rule=pack.rule,
+    )
     key = pack_key(pack.study, pack.series, [(i.header.sop_instance_uid, i.sha256) for i in inputs])
     with suppress(AlreadyExists):
         await objects.put_new(tenant, key, target.getvalue())

@@ -20,6 +20,7 @@ _ELSEWHERE: Final = {
     "user": ("cli.users", "app"),
     "client": ("cli.clients", "app"),
     "edge": ("cli.edges", "app"),
+    "node": ("cli.nodes", "app"),
     "events": ("cli.events", "app"),
     "reindex": ("cli.reindex", "reindex"),
 }

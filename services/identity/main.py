@@ -12,7 +12,7 @@ from libs.auth import Authenticated, Principal, TokenVerifier
 from libs.telemetry import configure
 from libs.web import Problem, serve
 from libs.web import create_app as create_web_app
-from services.identity.api import administration, pages, tokens
+from services.identity.api import administration, nodes, pages, tokens
 from services.identity.api.callers import caller_of, resources_of
 from services.identity.errors import TokenRefused
 from services.identity.handlers.audit import record_refusal
@@ -79,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(pages.session)
     app.include_router(tokens.make_router(auth))
     app.include_router(administration.make_router(auth))
+    app.include_router(nodes.make_router(auth))
     app.exception_handler(TokenRefused)(tokens.token_problem)
     return app
 

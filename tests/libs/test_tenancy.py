@@ -157,7 +157,8 @@ async def test_tables_without_tenant_hold_no_tenant_data(owner: AsyncEngine) -> 
     """)
     async with owner.begin() as connection:
         names = set((await connection.execute(query)).scalars())
-    assert names <= {"alembic_version", "tenants", "signing_keys"}
+    # A called AE title names the tenant that holds it, as ``tenants`` does; only identity reads it.
+    assert names <= {"alembic_version", "tenants", "signing_keys", "called_ae_titles"}
 
 
 async def test_views_use_the_rights_of_the_caller(owner: AsyncEngine) -> None:
@@ -211,10 +212,22 @@ def test_only_tenants_have_buckets(name: str) -> None:
 
 
 async def test_nobody_inherits_the_sight_of_the_searching_functions(owner: AsyncEngine) -> None:
-    """The role of these functions sees all tenants' studies; whoever inherited it would, too."""
+    """The roles of these functions see all tenants' rows; whoever inherited one would, too."""
     heirs = text(
         "SELECT member.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid "
-        "JOIN pg_roles member ON member.oid = m.member WHERE r.rolname = 'lightbox_search' AND m.inherit_option"
+        "JOIN pg_roles member ON member.oid = m.member "
+        "WHERE r.rolname IN ('lightbox_search', 'lightbox_nodes') AND m.inherit_option"
     )
     async with owner.begin() as connection:
         assert (await connection.execute(heirs)).all() == []
+
+
+async def test_not_everybody_may_call_what_sees_more_than_its_caller(owner: AsyncEngine) -> None:
+    """A function that runs with its owner's sight is for the services that were named, never for PUBLIC."""
+    query = text("""
+        SELECT proname FROM pg_proc
+        WHERE pronamespace = 'public'::regnamespace AND prosecdef
+            AND (proacl IS NULL OR EXISTS (SELECT 1 FROM aclexplode(proacl) WHERE grantee = 0))
+    """)
+    async with owner.begin() as connection:
+        assert (await connection.execute(query)).all() == []

@@ -17,18 +17,20 @@ _Text = Annotated[str, Field(max_length=4096)]
 _Names = Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=16)]
 
 
-class _Input(BaseModel):
+class Input(BaseModel):
+    """The body of a request: nothing but what is described, and not repeated in errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class NewTenant(_Input):
+class NewTenant(Input):
     """A tenant to be made."""
 
     id: _Text = Field(description="2 to 32 lower-case letters, digits and hyphens; never changes")
     name: _Text = Field(description="what people read")
 
 
-class TenantChange(_Input):
+class TenantChange(Input):
     """What is to change of a tenant."""
 
     name: _Text | None = None
@@ -56,7 +58,7 @@ class Tenants(BaseModel):
     next: str | None = None
 
 
-class NewUser(_Input):
+class NewUser(Input):
     """A user to be made. Without a password one is generated and shown in the answer."""
 
     name: _Text
@@ -65,7 +67,7 @@ class NewUser(_Input):
     password: _Text | None = None
 
 
-class UserUpdate(_Input):
+class UserUpdate(Input):
     """What is to change of a user."""
 
     display_name: _Text | None = None
@@ -105,7 +107,7 @@ class Users(BaseModel):
     next: str | None = None
 
 
-class NewClient(_Input):
+class NewClient(Input):
     """A client to be made: an edge gateway needs ``dicom:write``."""
 
     name: _Text
@@ -199,7 +201,7 @@ def _add_tenants(router: APIRouter, auth: Authenticated) -> None:
         return Rotation(key_id=key_id, signs_from=signs_from)
 
 
-def _administers(auth: Authenticated) -> object:
+def administers(auth: Authenticated) -> object:
     """A dependency: the caller, who administers the tenant in the path."""
 
     async def administered(
@@ -215,7 +217,7 @@ def _administers(auth: Authenticated) -> object:
 
 
 def _add_users(router: APIRouter, auth: Authenticated) -> None:
-    administrator = _administers(auth)
+    administrator = administers(auth)
 
     @router.get("/tenants/{tenant}/users", tags=["users"], summary="List users")
     async def list_users(
@@ -269,7 +271,7 @@ def _add_users(router: APIRouter, auth: Authenticated) -> None:
 
 
 def _add_clients(router: APIRouter, auth: Authenticated) -> None:
-    administrator = _administers(auth)
+    administrator = administers(auth)
 
     @router.get("/tenants/{tenant}/clients", tags=["clients"], summary="List clients")
     async def list_clients(

@@ -86,7 +86,7 @@ async def create_tenant(resources: Resources, tenant: str, name: str, caller: Ca
     """
     if not is_tenant(tenant):
         raise InvalidInput("A tenant's identifier has 2 to 32 lower-case letters, digits and hyphens: north-clinic.")
-    name = _checked(lambda: require_text(name, "A tenant's name"))
+    name = checked(lambda: require_text(name, "A tenant's name"))
     async with transaction(resources.engine, tenant) as connection:
         made = await accounts.insert_tenant(connection, tenant, name)
         if made is None:
@@ -113,9 +113,9 @@ async def change_tenant(
     if tenant == SYSTEM_TENANT and state == "suspended":
         raise Conflict("The operators' own tenant can't be suspended.")
     given = name
-    checked = None if given is None else _checked(lambda: require_text(given, "A tenant's name"))
+    shown = None if given is None else checked(lambda: require_text(given, "A tenant's name"))
     async with transaction(resources.engine, tenant) as connection:
-        changed = await accounts.update_tenant(connection, tenant, name=checked, state=state)
+        changed = await accounts.update_tenant(connection, tenant, name=shown, state=state)
         if changed is None:
             raise _missing(tenant)
         if state is not None and tenant != SYSTEM_TENANT:
@@ -154,11 +154,11 @@ async def create_user(
         InvalidInput: name, password or roles break a rule.
         Conflict: the name is taken.
     """
-    _checked(lambda: require_name(name, USER_NAME, "user's name"))
-    shown = _checked(lambda: require_text(display_name or name, "A user's display name"))
-    checked_roles = _checked(lambda: require_roles(roles, tenant))
+    checked(lambda: require_name(name, USER_NAME, "user's name"))
+    shown = checked(lambda: require_text(display_name or name, "A user's display name"))
+    checked_roles = checked(lambda: require_roles(roles, tenant))
     generated = new_password() if password is None else None
-    hashed = await resources.passwords.hash(_checked(lambda: require_password(password or generated or "", name)))
+    hashed = await resources.passwords.hash(checked(lambda: require_password(password or generated or "", name)))
     async with transaction(resources.engine, tenant) as connection:
         made = await accounts.insert_user(
             connection, tenant, name, display_name=shown, password_hash=hashed, roles=checked_roles
@@ -187,14 +187,14 @@ async def change_user(
     display_name, roles, password = change.display_name, change.roles, change.password
     if password is not None and change.reset_password:
         raise InvalidInput("Either give a password or ask for a generated one.")
-    shown = None if display_name is None else _checked(lambda: require_text(display_name, "A user's display name"))
-    checked_roles = None if roles is None else _checked(lambda: require_roles(roles, tenant))
+    shown = None if display_name is None else checked(lambda: require_text(display_name, "A user's display name"))
+    checked_roles = None if roles is None else checked(lambda: require_roles(roles, tenant))
     _refuse_self_harm(tenant, name, change, caller)
     generated = new_password() if change.reset_password else None
     wanted = password if password is not None else generated
     hashed = None
     if wanted is not None:
-        hashed = await resources.passwords.hash(_checked(lambda: require_password(wanted, name)))
+        hashed = await resources.passwords.hash(checked(lambda: require_password(wanted, name)))
     async with transaction(resources.engine, tenant) as connection:
         changed = await accounts.update_user(
             connection,
@@ -253,14 +253,14 @@ async def create_client(
         InvalidInput: name or scopes break a rule.
         Conflict: the name is taken.
     """
-    _checked(lambda: require_name(name, CLIENT_NAME, "client's name"))
-    checked = _checked(lambda: require_scopes(scopes, tenant))
+    checked(lambda: require_name(name, CLIENT_NAME, "client's name"))
+    allowed = checked(lambda: require_scopes(scopes, tenant))
     secret = new_secret()
     async with transaction(resources.engine, tenant) as connection:
-        made = await accounts.insert_client(connection, tenant, name, secret_hash(secret), checked)
+        made = await accounts.insert_client(connection, tenant, name, secret_hash(secret), allowed)
         if made is None:
             raise Conflict(f"There is a client “{name}” already.")
-        await record(resources, tenant, "create", caller, f"client {name}: {' '.join(checked)}")
+        await record(resources, tenant, "create", caller, f"client {name}: {' '.join(allowed)}")
     return made, secret
 
 
@@ -298,7 +298,7 @@ def _require_client_name(name: str) -> None:
         raise NotFound(f"There is no client “{name[:64]}”.")
 
 
-def _checked(rule: Callable[[], T]) -> T:
+def checked(rule: Callable[[], T]) -> T:
     """What the rule gives; a broken one is the caller's mistake."""
     try:
         return rule()

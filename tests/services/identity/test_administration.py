@@ -44,6 +44,7 @@ async def test_the_operators_tenant_stays(identity: Identity) -> None:
 _BODIES: dict[str, Any] = {
     "users": {"name": "mallory", "roles": ["tenant-administrator"]},
     "clients": {"name": "mallory", "scopes": ["dicom:read"]},
+    "nodes": {"name": "mallory", "certificates": ["ab" * 32]},
 }
 
 
@@ -57,6 +58,10 @@ _BODIES: dict[str, Any] = {
         ("POST", "/tenants/{}/clients", _BODIES["clients"]),
         ("POST", "/tenants/{}/clients/edge-1/rotate", None),
         ("DELETE", "/tenants/{}/clients/edge-1", None),
+        ("GET", "/tenants/{}/nodes", None),
+        ("POST", "/tenants/{}/nodes", _BODIES["nodes"]),
+        ("PATCH", "/tenants/{}/nodes/ct-1", {"enabled": True}),
+        ("DELETE", "/tenants/{}/nodes/ct-1", None),
     ],
 )
 async def test_another_clinic_does_not_exist_for_an_administrator(
@@ -66,6 +71,8 @@ async def test_another_clinic_does_not_exist_for_an_administrator(
     await identity.add_user(mine, "boss", ("tenant-administrator",))
     await identity.add_user(other)
     await identity.add_client(other)
+    theirs = {"name": "ct-1", "certificates": ["cd" * 32], "enabled": False}
+    (await identity.call("POST", f"/tenants/{other}/nodes", theirs)).raise_for_status()
     boss = await identity.token_of(mine, "boss")
     before = await _everything(identity, other)
     foreign = await identity.call(method, path.format(other), body, boss)
@@ -77,7 +84,8 @@ async def test_another_clinic_does_not_exist_for_an_administrator(
 
 async def _everything(identity: Identity, tenant: str) -> list[Any]:
     users = await identity.sql("SELECT * FROM users ORDER BY name", tenant=tenant)
-    return users + await identity.sql("SELECT * FROM clients ORDER BY name", tenant=tenant)
+    nodes = await identity.sql("SELECT * FROM nodes ORDER BY name", tenant=tenant)
+    return users + nodes + await identity.sql("SELECT * FROM clients ORDER BY name", tenant=tenant)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from cli import clients, tenants, users
+from cli import clients, nodes, tenants, users
 from cli.output import CliError
 from cli.stack_client import Stack
 from deploy.local.credentials import load_credentials
@@ -142,6 +142,26 @@ def test_clients_come_and_go(run: Run, address: str, tenant: str) -> None:
     assert f"{tenant}.reports" in run(clients.app, "list", tenant).output
     assert run(clients.app, "remove", tenant, "reports").exit_code == 0
     assert token(fresh) == 401
+
+
+def test_nodes_come_and_go(run: Run, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTBOX_HOME", str(tmp_path))
+    issued = _json(run(nodes.app, "certificate", "ct-1", "--json"))
+    assert Path(issued["key"]).stat().st_mode & 0o077 == 0
+    wanted = ("--certificate", issued["certificate"], "--calling", "CT1", "--network", "192.0.2.0/24")
+    added = run(nodes.app, "add", tenant, "ct-1", *wanted)
+    assert added.exit_code == 0, added.output
+    assert "storescu +tls" in added.output
+    assert run(nodes.app, "change", tenant, "ct-1", "--disable").exit_code == 0
+    (node,) = _json(run(nodes.app, "list", tenant, "--json"))["nodes"]
+    assert (node["calling_ae_titles"], node["networks"], node["enabled"]) == (["CT1"], ["192.0.2.0/24"], False)
+    assert node["certificates"][0]["subject"] == "CN=ct-1"
+    assert "disabled" in run(nodes.app, "list", tenant).output
+    key_given = run(nodes.app, "add", tenant, "ct-2", "--certificate", issued["key"])
+    assert isinstance(key_given.exception, CliError)
+    assert "stays with the device" in key_given.exception.what
+    assert run(nodes.app, "remove", tenant, "ct-1").exit_code == 0
+    assert _json(run(nodes.app, "list", tenant, "--json"))["nodes"] == []
 
 
 @pytest.mark.parametrize(

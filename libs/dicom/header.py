@@ -8,6 +8,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from libs.dicom.encapsulated import Buffer
 from libs.dicom.errors import MISMATCH, UNSUPPORTED_TRANSFER_SYNTAX, InvalidDicom, NotDicom
 from libs.dicom.identifiers import (
     DEFLATED,
@@ -15,9 +16,9 @@ from libs.dicom.identifiers import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     is_uid,
 )
-from libs.dicom.part10 import FileMeta, inflate, read_file_meta
+from libs.dicom.part10 import FileMeta, inflated, read_file_meta
 from libs.dicom.pixels import FrameTable, frame_table, text_of
-from libs.dicom.walk import Buffer, DicomJson, Walk
+from libs.dicom.walk import DicomJson, Walk
 
 Source = Path | str | Buffer | bytearray | BinaryIO
 LARGEST_STREAM: Final = 1024 * 1024 * 1024
@@ -67,10 +68,12 @@ def read_header(source: Source) -> Header:
         NotDicom: it is no Part 10 file.
         InvalidDicom: the data set is broken, out of the bounds of ``libs.dicom.walk``, or one of the four UIDs that
             every composite instance has is missing or malformed.
-        OSError: the file can't be read.
+        OSError: the file can't be read, or what it inflates to can't be written.
     """
+    # What a deflated file inflates to lies beside it: that disk was chosen for files of this size.
+    folder = Path(source).parent if isinstance(source, str | Path) else None
     with _opened(source) as data:
-        return _read(data)
+        return _read(data, folder)
 
 
 @contextmanager
@@ -106,19 +109,23 @@ def _mapped(file: BinaryIO) -> Iterator[Buffer]:
         yield data
 
 
-def _read(data: Buffer) -> Header:
+def _read(data: Buffer, folder: Path | None) -> Header:
     meta = read_file_meta(data)
     if not is_uid(meta.transfer_syntax):
         raise InvalidDicom("The file meta information names no transfer syntax.", UNSUPPORTED_TRANSFER_SYNTAX)
-    deflated = meta.transfer_syntax in DEFLATED
-    if deflated:
-        data = inflate(data)
+    if meta.transfer_syntax not in DEFLATED:
+        return _walked(data, meta)
+    with inflated(data, folder) as whole:
+        header = _walked(whole, meta)
+    if header.frames is not None:
+        header.frames["deflated"] = True
+    return header
+
+
+def _walked(data: Buffer, meta: FileMeta) -> Header:
     walk = Walk(data, little=meta.transfer_syntax != EXPLICIT_VR_BIG_ENDIAN)
     dicom = walk.run(meta.dataset_offset, len(data), explicit=meta.transfer_syntax != IMPLICIT_VR_LITTLE_ENDIAN)
-    frames = frame_table(walk, dicom, meta.transfer_syntax)
-    if frames is not None and deflated:
-        frames["deflated"] = True
-    return _identified(meta, dicom, walk, frames)
+    return _identified(meta, dicom, walk, frame_table(walk, dicom, meta.transfer_syntax))
 
 
 def _identified(meta: FileMeta, dicom: DicomJson, walk: Walk, frames: FrameTable | None) -> Header:

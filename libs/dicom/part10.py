@@ -2,12 +2,17 @@
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Final
 
+from libs.dicom.encapsulated import Buffer
 from libs.dicom.errors import InvalidDicom, NotDicom
 from libs.dicom.identifiers import require_uid
-from libs.dicom.walk import Buffer
 
 IMPLEMENTATION_CLASS_UID: Final = "2.25.226364379386418513171265107062893137413"
 """This implementation, in the file meta information that it writes (PS3.10 section 7.1, UUID-derived)."""
@@ -18,7 +23,10 @@ _PREFIX: Final = b"DICM"
 _META_START: Final = PREAMBLE_LENGTH + 4
 _LARGEST_META: Final = 64 * 1024
 LARGEST_INFLATED: Final = 256 * 1024 * 1024
-"""Bytes that a deflated data set may have when inflated; it is held in memory."""
+"""Bytes that a deflated instance may have when inflated, however few they were before."""
+PLAUSIBLE_RATIO: Final = 20
+"""An instance that was larger than that may have so many bytes for each deflated one: far more than images yield."""
+_IN_MEMORY: Final = 4 * 1024 * 1024
 _INFLATE_STEP: Final = 256 * 1024
 _LONG_VRS: Final = frozenset(
     {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UR", b"UT", b"UN", b"SV", b"UV"}
@@ -128,7 +136,7 @@ def _extent(data: Buffer, position: int, end: int) -> tuple[int, int]:
 
 
 def inflate(data: Buffer, *, largest: int = LARGEST_INFLATED) -> bytes:
-    """A Part 10 file of a deflated transfer syntax with its data set inflated (PS3.5 section A.5).
+    """A Part 10 file of a deflated transfer syntax with its data set inflated (PS3.5 section A.5), in memory.
 
     The file meta information stays as it is; offsets in ``Header`` of such a file are those in what this returns.
 
@@ -139,8 +147,42 @@ def inflate(data: Buffer, *, largest: int = LARGEST_INFLATED) -> bytes:
     Raises:
         NotDicom, InvalidDicom: as ``read_file_meta``; or the data set is not deflated, cut short, or too large.
     """
+    return b"".join(_inflated_pieces(data, largest))
+
+
+@contextmanager
+def inflated(data: Buffer, folder: Path | None = None) -> Iterator[Buffer]:
+    """The same in a temporary file, mapped, so that memory does not grow with what a data set inflates to.
+
+    Its size is bounded by ``LARGEST_INFLATED``, or by ``PLAUSIBLE_RATIO`` where that is more.
+
+    Arguments:
+        data: the whole file.
+        folder: where the temporary file is made when the instance is not small; by default, where the system has them.
+
+    Raises:
+        NotDicom, InvalidDicom: as ``inflate``.
+        OSError: the temporary file can't be written.
+    """
+    largest = max(LARGEST_INFLATED, PLAUSIBLE_RATIO * len(data))
+    with SpooledTemporaryFile(
+        max_size=_IN_MEMORY, dir=None if folder is None else str(folder), prefix="inflated-"
+    ) as file:
+        for piece in _inflated_pieces(data, largest):
+            file.write(piece)
+        if file.tell() <= _IN_MEMORY:
+            file.seek(0)
+            yield file.read()
+            return
+        file.flush()
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
+            yield mapped
+
+
+def _inflated_pieces(data: Buffer, largest: int) -> Iterator[bytes]:
     offset = read_file_meta(data).dataset_offset
-    out = bytearray(data[:offset])
+    yield bytes(data[:offset])
+    size = offset
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     position, pending = offset, b""
     try:
@@ -150,13 +192,14 @@ def inflate(data: Buffer, *, largest: int = LARGEST_INFLATED) -> bytes:
                 position += len(pending)
                 if not pending:
                     raise InvalidDicom("The deflated data set is cut short.")
-            out += inflater.decompress(pending, _INFLATE_STEP)
+            piece = inflater.decompress(pending, _INFLATE_STEP)
             pending = inflater.unconsumed_tail
-            if len(out) > largest:
+            size += len(piece)
+            if size > largest:
                 raise InvalidDicom(f"The data set inflates to more than {largest} bytes.")
+            yield piece
     except zlib.error as error:
         raise InvalidDicom("The data set can't be inflated.") from error
-    return bytes(out)
 
 
 def _text(value: bytes) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
+from libs.dicom.encapsulated import Buffer, Fragments, PixelElement, offsets_of
 from libs.dicom.identifiers import RLE_LOSSLESS, transfer_syntax
-from libs.dicom.walk import Buffer, DicomJson, PixelElement, Walk
+from libs.dicom.walk import DicomJson, Walk
 
 MOST_FRAMES: Final = 1_000_000
 _STARTS: Final = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
@@ -100,55 +101,51 @@ def _native(walk: Walk, pixels: PixelElement, dicom: DicomJson) -> FrameTable:
 
 def _grouped(walk: Walk, pixels: PixelElement, dicom: DicomJson, count: int, syntax: str) -> list[list[list[int]]]:
     """The fragments of each frame."""
-    fragments = pixels.fragments or []
+    fragments = pixels.fragments or Fragments()
     if count == 1 or transfer_syntax(syntax).video:
-        return [[list(fragment) for fragment in fragments]]
+        return [fragments.all()]
     if syntax == RLE_LOSSLESS or len(fragments) == count:
         if len(fragments) != count:
             walk.warn("The number of fragments is not Number of Frames.")
-        return [[list(fragment)] for fragment in fragments]
-    found = _by_offsets(fragments, _offsets(walk, pixels, dicom), count)
+        return [[fragment] for fragment in fragments.all()]
+    found = _by_offsets(fragments, _offsets(walk, pixels, dicom, count), count)
     if found is not None:
         return found
     return _by_content(walk, fragments, count)
 
 
-def _offsets(walk: Walk, pixels: PixelElement, dicom: DicomJson) -> Sequence[int]:
-    """The Extended Offset Table where there is one, else the Basic Offset Table."""
+def _offsets(walk: Walk, pixels: PixelElement, dicom: DicomJson, count: int) -> Sequence[int]:
+    """The Extended Offset Table where there is one, else the Basic Offset Table; nothing that has not one a frame."""
     place = walk.bulk.get("7FE00001")
-    if place is not None and place[1] % 8 == 0:
-        return struct.unpack_from(f"<{place[1] // 8}Q", walk.data, place[0])
+    if place is not None:
+        return offsets_of(walk.data, place, 8, count, little=walk.little)
     inline = dicom.get("7FE00001", {}).get("InlineBinary")
     if isinstance(inline, str):
         raw = b64decode(inline)
         return struct.unpack(f"<{len(raw) // 8}Q", raw[: len(raw) // 8 * 8])
-    if pixels.table is None:
-        return ()
-    return struct.unpack_from(f"<{pixels.table[1] // 4}I", walk.data, pixels.table[0])
+    return offsets_of(walk.data, pixels.table, 4, count, little=walk.little) if pixels.table else ()
 
 
-def _by_offsets(fragments: list[tuple[int, int]], offsets: Sequence[int], count: int) -> list[list[list[int]]] | None:
+def _by_offsets(fragments: Fragments, offsets: Sequence[int], count: int) -> list[list[list[int]]] | None:
     """Grouped by offsets from the first fragment's item; none where the table does not fit the fragments."""
     if len(offsets) != count:
         return None
-    base = fragments[0][0]
-    starts = {fragment[0] - base: index for index, fragment in enumerate(fragments)}
+    base = fragments.offsets[0]
+    starts = {offset - base: index for index, offset in enumerate(fragments.offsets)}
     firsts = [starts.get(offset, -1) for offset in offsets]
     if firsts[0] != 0 or any(a >= b for a, b in pairwise(firsts)):
         return None
-    bounds = [*firsts, len(fragments)]
-    return [[list(f) for f in fragments[bounds[i] : bounds[i + 1]]] for i in range(count)]
+    return [fragments.between(a, b) for a, b in pairwise([*firsts, len(fragments)])]
 
 
-def _by_content(walk: Walk, fragments: list[tuple[int, int]], count: int) -> list[list[list[int]]]:
+def _by_content(walk: Walk, fragments: Fragments, count: int) -> list[list[list[int]]]:
     """Grouped by how a compressed frame begins; where that is not found, a fragment is a frame."""
-    firsts = [index for index, (offset, _) in enumerate(fragments) if _begins_frame(walk.data, offset)]
+    firsts = [index for index, offset in enumerate(fragments.offsets) if _begins_frame(walk.data, offset)]
     if len(firsts) != count:
         walk.warn("The number of compressed frames is not Number of Frames.")
     if not firsts or firsts[0] != 0:
-        return [[list(fragment)] for fragment in fragments]
-    bounds = [*firsts, len(fragments)]
-    return [[list(f) for f in fragments[bounds[i] : bounds[i + 1]]] for i in range(len(firsts))]
+        return [[fragment] for fragment in fragments.all()]
+    return [fragments.between(a, b) for a, b in pairwise([*firsts, len(fragments)])]
 
 
 def _begins_frame(data: Buffer, offset: int) -> bool:

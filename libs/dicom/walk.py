@@ -1,37 +1,51 @@
 """The walk through a data set: one pass over its bytes, to DICOM JSON and the byte ranges of bulk data.
 
-It stands on ``struct`` and reads no bulk data; nesting, the number of elements and fragments and the size of what is
-taken into memory are bounded. Explicit and implicit VR, little and big endian (PS3.5 section 7 and annex A).
+It stands on ``struct`` and reads no bulk data; nesting, the number of fragments and the memory of what is taken in are
+bounded. Explicit and implicit VR, little and big endian (PS3.5 section 7 and annex A).
 """
 
 import struct
 from binascii import b2a_base64
 from dataclasses import dataclass, field
-from mmap import mmap
+from functools import lru_cache
 from typing import Any, Final
 
 from libs.dicom import dictionary
+from libs.dicom.elements import (
+    DEEPEST,
+    ITEM,
+    ITEM_END,
+    REPRESENTATIONS,
+    SEQUENCE_END,
+    SHORT_HEADER,
+    UNDEFINED,
+    ElementReader,
+    Scope,
+)
+from libs.dicom.encapsulated import PixelElement, read_fragments
 from libs.dicom.errors import InvalidDicom
-from libs.dicom.text import CharacterSet, character_set
+from libs.dicom.text import character_set
 from libs.dicom.values import BINARY, CONVERT, SWAP_WIDTH
 
-Buffer = bytes | memoryview | mmap
 DicomJson = dict[str, dict[str, Any]]
 
-DEEPEST: Final = 32
-MOST_ELEMENTS: Final = 200_000
-MOST_FRAGMENTS: Final = 262_144
-MOST_WARNINGS: Final = 50
+MOST_MEMORY: Final = 56 * 1024 * 1024
+"""Bytes, as estimated, that the JSON model of one instance may take in memory (about 110 000 elements). A sequence of
+the outermost data set that would go beyond is bulk data; anything else that would is refused."""
+MOST_VALUE_MEMORY: Final = 36 * 1024 * 1024
+"""Values over 256 bytes that would take the model beyond this are bulk data."""
 LONGEST_INLINE_BINARY: Final = 256
 LONGEST_TEXT: Final = 64 * 1024
 LONGEST_NUMBERS: Final = 1024 * 1024
-LONGEST_TOTAL: Final = 32 * 1024 * 1024
-"""Bytes of all values over 256 bytes that are taken into memory; further ones of that size are bulk data."""
+# What the pieces of the model take in memory, in bytes, a little more than CPython 3.11 to 3.13 were found to need.
+_ELEMENT_COST: Final = 310
+_EMPTY_COST: Final = 240
+_NAME_COST: Final = 400
+_TEXT_COST: Final = 60
+_NUMBER_COST: Final = 36
+_BULK_COST: Final = 320
+_CHARACTER_COST: Final = 4
 
-_UNDEFINED: Final = 0xFFFFFFFF
-_ITEM: Final = 0xFFFEE000
-_ITEM_END: Final = 0xFFFEE00D
-_SEQUENCE_END: Final = 0xFFFEE0DD
 _CHARACTER_SET: Final = 0x00080005
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _CHANGES_SCOPE: Final = frozenset({_CHARACTER_SET, _PIXEL_REPRESENTATION})
@@ -42,76 +56,44 @@ _PADDING: Final = 0xFFFCFFFC
 PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, Double Float and plain Pixel Data; always bulk data."""
 _IDENTITY: Final = frozenset({0x00080016, 0x00080018, 0x0020000D, 0x0020000E})
-_LONG_HEADER: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
-_SHORT_HEADER: Final = frozenset(CONVERT) - _LONG_HEADER
-_REPRESENTATIONS: Final[dict[bytes, tuple[str, bool]]] = {
-    **{vr.encode(): (vr, True) for vr in _LONG_HEADER},
-    **{vr.encode(): (vr, False) for vr in _SHORT_HEADER},
-}
 _LONGEST: Final = {
     **dict.fromkeys(CONVERT, LONGEST_TEXT),
     **dict.fromkeys(("DS", "IS", "US", "SS", "UL", "SL", "FL", "FD", "SV", "UV", "AT", "UI"), LONGEST_NUMBERS),
     **dict.fromkeys(BINARY, LONGEST_INLINE_BINARY),
 }
-_DEFAULT_CHARACTER_SET: Final = CharacterSet([])
 
 
-@dataclass(frozen=True)
-class PixelElement:
-    """Where the pixel data element of the outermost data set is.
-
-    Attributes:
-        tag: which of the three it is.
-        offset: of its value.
-        length: of its value; of encapsulated data, all items with their headers.
-        table: (offset, length) of the Basic Offset Table's content; none when not encapsulated.
-        fragments: (offset, length) of each fragment's content; none when not encapsulated.
-    """
-
-    tag: int
-    offset: int
-    length: int
-    table: tuple[int, int] | None = None
-    fragments: list[tuple[int, int]] | None = None
+_WIDTHS: Final = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "AT": 4, "FD": 8, "SV": 8, "UV": 8}
+_COSTS: Final = {
+    **dict.fromkeys(CONVERT, _TEXT_COST),
+    **dict.fromkeys(_WIDTHS, _NUMBER_COST),
+    "AT": _TEXT_COST,
+    "DS": _NUMBER_COST,
+    "IS": _NUMBER_COST,
+    "PN": _NAME_COST,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What holds inside one data set, and for those nested in it unless they say otherwise."""
-
-    explicit: bool
-    charset: CharacterSet = _DEFAULT_CHARACTER_SET
-    signed: bool = False
-    depth: int = 0
-    path: str = ""
+class _OutOfMemory(InvalidDicom):
+    """The model would take more than its share."""
 
 
 @dataclass
-class Walk:
+class Walk(ElementReader):
     """One walk. Call ``run`` once, then read the attributes.
 
     Attributes:
-        data: the file, or the inflated file.
-        little: whether numbers are little endian.
         bulk: path → (offset, length).
-        warnings: each once, in order.
         pixels: the pixel data element of the outermost data set.
     """
 
-    data: Buffer
-    little: bool = True
     bulk: dict[str, tuple[int, int]] = field(default_factory=dict)
-    warnings: dict[str, None] = field(default_factory=dict)
     pixels: PixelElement | None = None
 
     def __post_init__(self) -> None:
-        order = "<" if self.little else ">"
-        self._explicit = struct.Struct(f"{order}HH2sH").unpack_from
-        self._implicit = struct.Struct(f"{order}HHI").unpack_from
-        self._long = struct.Struct(f"{order}I").unpack_from
-        self._elements = 0
-        self._fragments = 0
-        self._taken = 0
+        super().__post_init__()
+        self._cost = 0
+        self._exhausted = False
 
     def run(self, start: int, end: int, *, explicit: bool) -> DicomJson:
         """The data set between two offsets as DICOM JSON.
@@ -128,15 +110,10 @@ class Walk:
         except struct.error as error:
             raise InvalidDicom("The data set ends in the middle of an element.") from error
 
-    def warn(self, text: str) -> None:
-        """Notes what was lived with, each text once."""
-        if len(self.warnings) < MOST_WARNINGS:
-            self.warnings[text] = None
-
     def _looks_explicit(self, start: int, end: int) -> bool | None:
         if end - start < 8:
             return None
-        return bytes(self.data[start + 4 : start + 6]) in _REPRESENTATIONS
+        return bytes(self.data[start + 4 : start + 6]) in REPRESENTATIONS
 
     def _data_set(self, position: int, end: int, scope: Scope, *, delimited: bool) -> tuple[DicomJson, int]:
         """One data set up to its delimiter, or to ``end``; returns it and the position after it."""
@@ -145,27 +122,25 @@ class Walk:
         ordered, previous = True, -1
         while position < end:
             tag, vr, length, start, implicit = self._header(position, end, scope)
-            if vr in _SHORT_HEADER and tag & 0xFFFF and tag > _LAST_UNWANTED and start + length <= end:
+            if vr in SHORT_HEADER and tag & 0xFFFF and tag > _LAST_UNWANTED and start + length <= end:
                 # Nearly all elements of an explicit data set: no sequence, no pixels, nothing to be left out.
-                self._count()
                 position = start + length
                 entry = self._plain(vr, start, length, scope, tag)
             elif tag >> 16 == 0xFFFE:
                 position = self._stray_delimiter(tag, length, start)
-                if tag == _ITEM_END and delimited:
+                if tag == ITEM_END and delimited:
                     return self._finished(elements, ordered), position
                 continue
             elif tag == 0 and scope.depth == 0 and self._only_zeros(position, end):
                 self.warn("Zero bytes follow the data set.")
                 break
             else:
-                self._count()
                 if vr is None or vr == dictionary.UNKNOWN:
                     vr = self._inferred(tag, vr, length, elements, creators, scope)
                 entry, position = self._element(tag, vr, length, start, end, scope, implicit=implicit)
                 if not self._wanted(tag, scope):
                     continue
-            key = f"{tag:08X}"
+            key = key_of(tag)
             if tag <= previous:
                 ordered = False
                 self._repeated(tag, key, entry, elements)
@@ -179,50 +154,13 @@ class Walk:
             raise InvalidDicom("An item of undefined length is not closed.")
         return self._finished(elements, ordered), position
 
-    def _count(self) -> None:
-        self._elements += 1
-        if self._elements > MOST_ELEMENTS:
-            raise InvalidDicom(f"There are more than {MOST_ELEMENTS} elements.")
-
-    def _header(self, position: int, end: int, scope: Scope) -> tuple[int, str | None, int, int, bool]:
-        """Tag, representation (none when not given), length, offset of the value, and whether it is implicit VR."""
-        if end - position < 8:
-            raise InvalidDicom("The data set ends in the middle of an element.")
-        data = self.data
-        if not scope.explicit:
-            group, element, length = self._implicit(data, position)
-            return group << 16 | element, None, length, position + 8, True
-        group, element, code, short = self._explicit(data, position)
-        tag = group << 16 | element
-        known = _REPRESENTATIONS.get(code)
-        if known is not None:
-            vr, long = known
-            if not long:
-                return tag, vr, short, position + 8, False
-            if end - position < 12:
-                raise InvalidDicom("The data set ends in the middle of an element.")
-            return tag, vr, self._long(data, position + 8)[0], position + 12, vr == dictionary.UNKNOWN
-        return self._odd_header(tag, code, short, position, end)
-
-    def _odd_header(
-        self, tag: int, code: bytes, short: int, position: int, end: int
-    ) -> tuple[int, str | None, int, int, bool]:
-        """An item or delimiter, a representation of a future edition, or implicit VR amid explicit."""
-        if tag >> 16 == 0xFFFE:
-            return tag, None, self._long(self.data, position + 4)[0], position + 8, True
-        if code.isalpha() and code.isupper():
-            self.warn("A value representation is not known; its values were taken as unknown (UN).")
-            if short == 0 and end - position >= 12:
-                length = self._long(self.data, position + 8)[0]
-                if length <= end - position - 12:
-                    return tag, dictionary.UNKNOWN, length, position + 12, False
-            return tag, dictionary.UNKNOWN, short, position + 8, False
-        if tag:
-            self.warn("An element in explicit VR has no value representation; it was read as implicit VR.")
-        return tag, None, self._long(self.data, position + 4)[0], position + 8, True
+    def _spend(self, cost: int) -> None:
+        self._cost += cost
+        if self._cost > MOST_MEMORY:
+            raise _OutOfMemory("There are more elements or values than one instance may have.")
 
     def _stray_delimiter(self, tag: int, length: int, start: int) -> int:
-        if tag not in {_ITEM_END, _SEQUENCE_END}:
+        if tag not in {ITEM_END, SEQUENCE_END}:
             raise InvalidDicom("An item stands outside of a sequence.")
         if length:
             self.warn("A delimiter has a length; it was ignored.")
@@ -269,7 +207,7 @@ class Walk:
             descriptor = elements.get(_LUT_DESCRIPTOR, {}).get("Value") or [0]
             entries = descriptor[0] if isinstance(descriptor[0], int) else 0
             found = dictionary.chosen(found, tag, signed=scope.signed, lut_entries=entries)
-        if length == _UNDEFINED and found != "SQ" and tag not in PIXEL_TAGS:
+        if length == UNDEFINED and found != "SQ" and tag not in PIXEL_TAGS:
             return "SQ"
         if vr == dictionary.UNKNOWN and found in {"OB", "OW"}:
             return vr
@@ -281,11 +219,14 @@ class Walk:
         """What DICOM JSON has for one element, and the position after it."""
         if vr == "SQ":
             # A sequence under UN is implicit VR whatever the rest is (PS3.5 section 6.2.2).
-            path = f"{scope.path}{tag:08X}"
+            path = f"{scope.path}{key_of(tag)}"
             inner = Scope(scope.explicit and not implicit, scope.charset, scope.signed, scope.depth + 1, path)
+            self._spend(_ELEMENT_COST)
+            if scope.depth == 0:
+                return self._outermost_sequence(tag, start, length, end, inner)
             items, position = self._sequence(start, length, end, inner)
             return ({"vr": "SQ", "Value": items} if items else {"vr": "SQ"}), position
-        if length == _UNDEFINED:
+        if length == UNDEFINED:
             return self._encapsulated(tag, vr, start, end, scope)
         stop = start + length
         if stop > end:
@@ -299,29 +240,65 @@ class Walk:
 
     def _plain(self, vr: str, start: int, length: int, scope: Scope, tag: int) -> dict[str, Any]:
         if length == 0:
+            self._spend(_EMPTY_COST)
             return {"vr": vr}
-        if length > LONGEST_INLINE_BINARY:
-            if length > _LONGEST[vr] or self._taken + length > LONGEST_TOTAL:
-                return self._as_bulk(vr, tag, start, length, scope)
-            self._taken += length
+        if length > LONGEST_INLINE_BINARY and (
+            length > _LONGEST[vr] or self._cost + self._cost_of(vr, start, length) > MOST_VALUE_MEMORY
+        ):
+            return self._as_bulk(vr, tag, start, length, scope)
         value = bytes(self.data[start : start + length])
         if vr in BINARY:
+            self._spend(_ELEMENT_COST + 2 * length)
             if not self.little and vr in SWAP_WIDTH:
                 value = swapped(value, SWAP_WIDTH[vr])
             return {"vr": vr, "InlineBinary": b2a_base64(value, newline=False).decode()}
         values = CONVERT[vr](value, scope.charset, self.little, self.warn)
+        cost = _ELEMENT_COST + _COSTS[vr] * len(values)
+        if length > 32:
+            cost += _CHARACTER_COST * length
+        self._spend(cost)
         return {"vr": vr, "Value": values} if values else {"vr": vr}
 
+    def _cost_of(self, vr: str, start: int, length: int) -> int:
+        """The memory that a long value will take, before it is read."""
+        if vr in BINARY:
+            return 2 * length
+        if vr in _WIDTHS:
+            return length // _WIDTHS[vr] * _COSTS[vr]
+        count = bytes(self.data[start : start + length]).count(b"\\") + 1
+        return count * _COSTS[vr] + _CHARACTER_COST * length
+
     def _as_bulk(self, vr: str, tag: int, start: int, length: int, scope: Scope) -> dict[str, Any]:
-        path = f"{scope.path}{tag:08X}"
+        path = f"{scope.path}{key_of(tag)}"
+        self._spend(_BULK_COST + len(path))
         self.bulk[path] = (start, length)
         return {"vr": vr, "BulkDataURI": path}
+
+    def _outermost_sequence(
+        self, tag: int, start: int, length: int, end: int, scope: Scope
+    ) -> tuple[dict[str, Any], int]:
+        """A sequence of the outermost data set; as bulk data when the model would become too large with it."""
+        cost, bulk = self._cost, len(self.bulk)
+        if not self._exhausted:
+            try:
+                items, position = self._sequence(start, length, end, scope)
+                return ({"vr": "SQ", "Value": items} if items else {"vr": "SQ"}), position
+            except _OutOfMemory:
+                self._exhausted = True
+                self._cost = cost
+                while len(self.bulk) > bulk:
+                    self.bulk.popitem()
+        self.warn("A sequence has too many elements; it is kept as it is, and its content is not described.")
+        position = self._skim(start, length, end, scope)
+        # An undefined length ends with the eight bytes of the delimiter.
+        stop = position if length != UNDEFINED else position - 8
+        return self._as_bulk("SQ", tag, start, stop - start, Scope(scope.explicit)), position
 
     def _sequence(self, start: int, length: int, end: int, scope: Scope) -> tuple[list[DicomJson], int]:
         """The items of a sequence, and the position after it (PS3.5 section 7.5)."""
         if scope.depth > DEEPEST:
             raise InvalidDicom(f"Sequences are nested deeper than {DEEPEST} levels.")
-        stop = end if length == _UNDEFINED else start + length
+        stop = end if length == UNDEFINED else start + length
         if stop > end:
             raise InvalidDicom("A sequence is longer than what holds it.")
         items: list[DicomJson] = []
@@ -330,53 +307,39 @@ class Walk:
             group, element, item_length = self._implicit(self.data, position)
             tag = group << 16 | element
             position += 8
-            if tag == _SEQUENCE_END:
-                if length == _UNDEFINED:
+            if tag == SEQUENCE_END:
+                if length == UNDEFINED:
                     return items, position
                 continue
-            if tag != _ITEM:
+            if tag != ITEM:
                 raise InvalidDicom("Something other than an item stands in a sequence.")
-            self._count()
-            undefined = item_length == _UNDEFINED
+            self._spend(_EMPTY_COST)
+            undefined = item_length == UNDEFINED
             item_end = stop if undefined else position + item_length
             if item_end > stop:
                 raise InvalidDicom("An item is longer than its sequence.")
             inside = Scope(scope.explicit, scope.charset, scope.signed, scope.depth, f"{scope.path}/{len(items) + 1}/")
             item, position = self._data_set(position, item_end, inside, delimited=undefined)
             items.append(item)
-        if length == _UNDEFINED:
+        if length == UNDEFINED:
             raise InvalidDicom("A sequence of undefined length is not closed.")
         return items, position
 
     def _encapsulated(self, tag: int, vr: str, start: int, end: int, scope: Scope) -> tuple[dict[str, Any], int]:
-        """Fragments (PS3.5 section A.4): only their headers are read."""
         if vr not in BINARY:
             raise InvalidDicom(f"Element ({tag >> 16:04X},{tag & 0xFFFF:04X}) may not have an undefined length.")
-        fragments: list[tuple[int, int]] = []
-        position = start
-        while True:
-            if position == end:
-                self.warn("Encapsulated Pixel Data is not closed by a delimiter.")
-                stop = after = position
-                break
-            if end - position < 8:
-                raise InvalidDicom("Encapsulated Pixel Data ends in the middle of a fragment.")
-            group, element, length = self._implicit(self.data, position)
-            item = group << 16 | element
-            if item == _SEQUENCE_END:
-                stop, after = position, position + 8
-                break
-            if item != _ITEM or length > end - position - 8:
-                raise InvalidDicom("A fragment of Pixel Data is broken or longer than the file.")
-            self._fragments += 1
-            if self._fragments > MOST_FRAGMENTS:
-                raise InvalidDicom(f"There are more than {MOST_FRAGMENTS} fragments.")
-            fragments.append((position + 8, length))
-            position += 8 + length
+        found = read_fragments(self.data, start, end, self._implicit)
+        if not found.closed:
+            self.warn("Encapsulated Pixel Data is not closed by a delimiter.")
         if scope.depth == 0 and tag in PIXEL_TAGS:
-            table = fragments[0] if fragments else (start, 0)
-            self.pixels = PixelElement(tag, start, stop - start, table, fragments[1:])
-        return self._as_bulk(vr, tag, start, stop - start, scope), after
+            self.pixels = PixelElement(tag, start, found.stop - start, found.table, found.fragments)
+        return self._as_bulk(vr, tag, start, found.stop - start, scope), found.after
+
+
+@lru_cache(maxsize=8192)
+def key_of(tag: int) -> str:
+    """The tag as DICOM JSON has it; one and the same text for all elements of a tag, which saves memory."""
+    return f"{tag:08X}"
 
 
 def swapped(value: bytes, width: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -28,6 +29,8 @@ class Progress:
     """How far it is, told once a second: on one line of a terminal, else on lines of their own.
 
     Attributes:
+        out: where it is told.
+        as_json: lines of JSON, for whoever draws it.
         tenant: whose bucket it is.
         total: packs in the bucket.
         packs: packs that are done.
@@ -36,6 +39,7 @@ class Progress:
     """
 
     out: TextIO
+    as_json: bool = False
     tenant: str = ""
     total: int = 0
     packs: int = 0
@@ -48,6 +52,8 @@ class Progress:
         """Starts with a bucket."""
         self.tenant, self.total, self.packs, self.instances = tenant, total, 0, 0
         self.started = self.told = time.monotonic()
+        if self.as_json:
+            self.tell(last=True)
 
     def tell(self, *, last: bool = False) -> None:
         """Says how far it is, unless it was said just now."""
@@ -55,6 +61,11 @@ class Progress:
         if not last and now - self.told < 1:
             return
         self.told = now
+        if self.as_json:
+            told = {name: getattr(self, name) for name in ("tenant", "total", "packs", "instances", "unusable")}
+            self.out.write(json.dumps(told) + "\n")
+            self.out.flush()
+            return
         passed = max(now - self.started, 1e-6)
         rate = self.packs / passed
         left = f", {(self.total - self.packs) / rate:.0f} s left" if rate and not last else ""
@@ -80,19 +91,18 @@ def reindex_command(settings: Settings, arguments: list[str]) -> int:
     parser.add_argument("--tenant", action="append", default=[], help="only this tenant; may be repeated")
     parser.add_argument("--drop", action="store_true", help="empty the tenant's catalog first")
     parser.add_argument("--missing", action="store_true", help="only packs that the catalog does not have")
+    parser.add_argument("--json", action="store_true", help="tell the progress in lines of JSON")
     options = parser.parse_args(arguments)
-    progress = asyncio.run(
-        _run(settings, tenants=options.tenant, drop=options.drop, missing=options.missing, out=sys.stdout)
-    )
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    progress = Progress(sys.stdout, options.json)
+    asyncio.run(_run(settings, progress, tenants=options.tenant, drop=options.drop, missing=options.missing))
     return 1 if progress.unusable else 0
 
 
-async def _run(settings: Settings, *, tenants: list[str], drop: bool, missing: bool, out: TextIO) -> Progress:
+async def _run(settings: Settings, progress: Progress, *, tenants: list[str], drop: bool, missing: bool) -> None:
     async with open_resources(settings) as resources:
-        progress = Progress(out)
         for tenant in tenants or list(await resources.objects.tenants()):
             await reindex_tenant(resources, tenant, progress, drop=drop, missing=missing)
-        return progress
 
 
 async def reindex_tenant(

@@ -125,7 +125,18 @@ def create_app(
         openapi_url="/openapi.json",
     )
     app.add_middleware(RequestContext, service=service, max_body=max_body)
-    checks = dict(health or {})
+    _explain_errors(app)
+    _add_health(app, dict(health or {}))
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return PlainTextResponse(generate_latest(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return app
+
+
+def _explain_errors(app: FastAPI) -> None:
+    """Every error becomes problem+json (RFC 9457)."""
 
     @app.exception_handler(Problem)
     async def on_problem(_: Request, error: Problem) -> Response:
@@ -146,6 +157,10 @@ def create_app(
         _log.error("unexpected error", exc_info=error)
         return problem_response(500, Problem.title, "It was logged; the request id says where.")
 
+
+def _add_health(app: FastAPI, checks: Mapping[str, HealthCheck]) -> None:
+    """Whether the process lives, and whether what it needs works."""
+
     @app.get("/health/live", include_in_schema=False)
     async def live() -> dict[str, str]:
         return {"status": "ok"}
@@ -162,12 +177,6 @@ def create_app(
                 report[name] = "not available"
         failed = any(value != "ok" for value in report.values())
         return JSONResponse(report, 503 if failed else 200)
-
-    @app.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
-        return PlainTextResponse(generate_latest(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-    return app
 
 
 def serve(app: FastAPI, *, host: str, port: int) -> None:

@@ -78,22 +78,31 @@ def _cursor(text: str) -> Cursor | None:
 def make_router(settings: Settings, auth: Authenticated, pages: Pages) -> APIRouter:
     """The routes of the pages. Resources are found in the application's state."""
     router = APIRouter(default_response_class=HTMLResponse)
-    reader = Depends(auth.require(DICOM_READ))
+    _add_worklist(router, settings, auth, pages)
+    _add_lines(router, auth, pages)
+    _add_study(router, auth, pages)
+    _add_events(router, settings, auth)
+    return router
+
+
+def _resources(request: Request) -> Resources:
+    found: Resources = request.app.state.resources
+    return found
+
+
+_OPENED: Final = Depends(_resources)
+_SEARCHED: Final = Depends(_search)
+
+
+def _add_worklist(router: APIRouter, settings: Settings, auth: Authenticated, pages: Pages) -> None:
     anybody = Depends(auth.require())
-
-    def resources(request: Request) -> Resources:
-        found: Resources = request.app.state.resources
-        return found
-
-    opened = Depends(resources)
-    searched = Depends(_search)
 
     @router.get("/", summary="The worklist", tags=["pages"])
     async def worklist(
         request: Request,
         principal: Principal = anybody,
-        parts: Resources = opened,
-        wanted: Search = searched,
+        parts: Resources = _OPENED,
+        wanted: Search = _SEARCHED,
         before: Annotated[str, Query(max_length=300, description="where the page begins")] = "",
     ) -> Response:
         if not principal.has(DICOM_READ):
@@ -109,12 +118,16 @@ def make_router(settings: Settings, auth: Authenticated, pages: Pages) -> APIRou
             answer.headers["HX-Replace-Url"] = wanted.url()
         return answer
 
+
+def _add_lines(router: APIRouter, auth: Authenticated, pages: Pages) -> None:
+    reader = Depends(auth.require(DICOM_READ))
+
     @router.get("/worklist/new", summary="Studies that arrived since, as lines of the worklist", tags=["pages"])
     async def newer(
         request: Request,
         principal: Principal = reader,
-        parts: Resources = opened,
-        wanted: Search = searched,
+        parts: Resources = _OPENED,
+        wanted: Search = _SEARCHED,
         since: Annotated[str, Query(max_length=300, description="the place of the first line shown")] = "",
     ) -> Response:
         caller = Caller(principal, address_of(request), resource_of(request))
@@ -128,7 +141,7 @@ def make_router(settings: Settings, auth: Authenticated, pages: Pages) -> APIRou
         request: Request,
         uid: Annotated[list[str], Query(max_length=MAX_ROWS)],
         principal: Principal = reader,
-        parts: Resources = opened,
+        parts: Resources = _OPENED,
     ) -> Response:
         if not all(is_uid(one) for one in uid):
             raise BadRequest("A uid is a DICOM unique identifier.")
@@ -136,15 +149,23 @@ def make_router(settings: Settings, auth: Authenticated, pages: Pages) -> APIRou
         found = await handlers.list_chosen(parts.engine, parts.trail, caller, uid)
         return pages.page(request, "_rows.html", principal, search=Search(), worklist=handlers.Worklist(found))
 
+
+def _add_study(router: APIRouter, auth: Authenticated, pages: Pages) -> None:
+    reader = Depends(auth.require(DICOM_READ))
+
     @router.get("/studies/{study_uid}", summary="The study page", tags=["pages"])
     async def study(
-        request: Request, study_uid: str, principal: Principal = reader, parts: Resources = opened
+        request: Request, study_uid: str, principal: Principal = reader, parts: Resources = _OPENED
     ) -> Response:
         if not is_uid(study_uid):
             raise NotFound("There is no such study.")
         caller = Caller(principal, address_of(request), resource_of(request))
         found = await handlers.show_study(parts.engine, parts.trail, caller, study_uid)
         return pages.page(request, "study.html", principal, found=found)
+
+
+def _add_events(router: APIRouter, settings: Settings, auth: Authenticated) -> None:
+    reader = Depends(auth.require(DICOM_READ))
 
     @router.get(
         "/events",
@@ -153,13 +174,11 @@ def make_router(settings: Settings, auth: Authenticated, pages: Pages) -> APIRou
         response_class=StreamingResponse,
         responses={200: {"content": {"text/event-stream": {}}}},
     )
-    async def events(principal: Principal = reader, parts: Resources = opened) -> Response:
+    async def events(principal: Principal = reader, parts: Resources = _OPENED) -> Response:
         body = _events(parts.live, principal.tenant, settings.stream_seconds)
         first = await anext(body)  # a refusal is raised here, before the answer has begun
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(_chained(first, body), media_type="text/event-stream", headers=headers)
-
-    return router
 
 
 async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

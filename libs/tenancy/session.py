@@ -1,16 +1,20 @@
 """The one way to the database: a transaction that sees a single tenant."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 _SET_TENANT = text("SELECT set_config('lightbox.tenant', :tenant, true)")
+_STALE: Final = 2
+"""Dead connections after which it is no longer the pool's age but the server."""
 
 
 def create_engine(url: str, *, pool_size: int = 5, application_name: str = "lightbox") -> AsyncEngine:
-    """An engine whose connections are checked before use, so that a restart of PostgreSQL is survived.
+    """An engine for ``tenant_transaction``, which survives a restart of PostgreSQL.
 
     Arguments:
         url: ``postgresql+asyncpg://user:password@host:port/database``.
@@ -21,7 +25,6 @@ def create_engine(url: str, *, pool_size: int = 5, application_name: str = "ligh
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
         pool_timeout=10,
         hide_parameters=True,  # an error is logged with its statement, never with a patient's name or a secret
         connect_args={
@@ -39,6 +42,27 @@ async def tenant_transaction(engine: AsyncEngine, tenant: str) -> AsyncIterator[
     The tenant is set with the semantics of ``SET LOCAL``: it ends with the transaction, so a pooled connection
     never carries it to the next user.
     """
-    async with engine.begin() as connection:
-        await connection.execute(_SET_TENANT, {"tenant": tenant})
-        yield connection
+    async with AsyncExitStack() as stack:
+        yield await _begin(engine, tenant, stack)
+
+
+async def _begin(engine: AsyncEngine, tenant: str, stack: AsyncExitStack) -> AsyncConnection:
+    """Begins a transaction on a connection that works; the stack ends it.
+
+    A pooled connection may have died since its last use. That shows at the first statement, before anything was
+    asked or changed, so another connection is taken. Asking each connection whether it lives, before each use, would
+    cost three round trips of every transaction.
+    """
+    stale = 0
+    while True:
+        try:
+            async with AsyncExitStack() as attempt:
+                connection = await attempt.enter_async_context(engine.begin())
+                await connection.execute(_SET_TENANT, {"tenant": tenant})
+                stack.push_async_exit(attempt.pop_all())
+                return connection
+        except DBAPIError as error:
+            # The first that is found dead takes all older ones out of the pool.
+            if not error.connection_invalidated or stale == _STALE:
+                raise
+            stale += 1

@@ -18,6 +18,7 @@ WRITE = text(
     "VALUES (:tenant, :key, 1, 0, 1, now())"
 )
 READ = text("SELECT DISTINCT tenant_id FROM packs")
+END = text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'dying'")
 
 
 @pytest.fixture
@@ -120,6 +121,53 @@ async def test_a_cancelled_request_takes_its_tenant_along(engine: AsyncEngine, t
         assert (await connection.execute(READ)).scalars().all() == [other]
     async with tenant_transaction(engine, one) as connection:
         assert (await connection.execute(text("SELECT 1 FROM packs WHERE key = 'never'"))).all() == []
+
+
+async def test_connections_that_died_are_not_noticed(backing: Backing, engine: AsyncEngine, tenant: str) -> None:
+    """After a restart of PostgreSQL a clinic works on; no image is refused because the pool is old."""
+    dying = create_engine(backing.database_url("indexing"), application_name="dying")
+    both = asyncio.Barrier(2)
+
+    async def use() -> None:
+        async with tenant_transaction(dying, tenant) as connection:
+            await both.wait()
+            await connection.execute(READ)
+
+    try:
+        await asyncio.gather(use(), use())
+        async with engine.begin() as connection:
+            assert (await connection.execute(END)).scalars().all() == [True, True]
+        await asyncio.gather(use(), use())
+        await write(dying, tenant)
+    finally:
+        await dying.dispose()
+
+
+async def test_a_connection_that_dies_in_mid_transaction_is_an_error(
+    backing: Backing, engine: AsyncEngine, tenant: str
+) -> None:
+    """What was done is lost with it; going on elsewhere would keep half of it."""
+    dying = create_engine(backing.database_url("indexing"), application_name="dying")
+    begun = 0
+
+    async def store_two() -> None:
+        nonlocal begun
+        async with tenant_transaction(dying, tenant) as connection:
+            begun += 1
+            await connection.execute(WRITE, {"tenant": tenant, "key": "one"})
+            async with engine.begin() as other:
+                assert (await other.execute(END)).scalars().all() == [True]
+            await connection.execute(WRITE, {"tenant": tenant, "key": "two"})
+
+    try:
+        with pytest.raises(DBAPIError) as raised:
+            await store_two()
+        assert raised.value.connection_invalidated
+        assert begun == 1
+        async with tenant_transaction(dying, tenant) as connection:
+            assert (await connection.execute(READ)).all() == []
+    finally:
+        await dying.dispose()
 
 
 async def test_every_tenant_table_is_guarded(owner: AsyncEngine) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from cli.demo import Notes
+from cli.identity_api import IdentityApi
 from cli.stack_client import Stack as StackClient
 from deploy.demo.people import NORTH
 from deploy.local.service_parts import known_edges
@@ -26,6 +27,8 @@ class Stack:
         edge_port: where the northern edge takes C-STORE.
         edge_title: its AE title.
         password: of the northern radiologist.
+        gateway: the root of the ingest gateway's DICOMweb, behind the front door.
+        s3_metrics_port: where the object store counts its requests.
     """
 
     address: str
@@ -33,6 +36,13 @@ class Stack:
     edge_port: int
     edge_title: str
     password: str
+    gateway: str
+    s3_metrics_port: int
+
+    def machine_token(self) -> str:
+        """An access token of a machine of the northern tenant that may store and read; it lasts ten minutes."""
+        with IdentityApi.of_stack(StackClient.find().home) as identity:
+            return identity.token(*identity.create_client(NORTH.tenant, "benchmark", ["dicom:read", "dicom:write"]))
 
     def user_token(self) -> str:
         """An access token of the northern radiologist; it lasts ten minutes."""
@@ -52,4 +62,12 @@ def running_stack() -> Iterator[Stack]:
     stack = StackClient.find()
     edge = next(edge for edge in known_edges(stack.home) if edge.tenant == NORTH.tenant)
     password = Notes.read(stack.home).passwords[NORTH.tenant][NORTH.people[0].name]
-    yield Stack(address, stack.home.folder, edge.dimse_port, edge.ae_title, password)
+    yield Stack(
+        address=address,
+        home=stack.home.folder,
+        edge_port=edge.dimse_port,
+        edge_title=edge.ae_title,
+        password=password,
+        gateway=f"http://127.0.0.1:{stack.ports['ingest_gateway']}/dicom-web",
+        s3_metrics_port=stack.ports["seaweedfs.metricsPort"],
+    )

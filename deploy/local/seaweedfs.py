@@ -22,6 +22,7 @@ PORTS: Final = (
     "filer.port.grpc",
     "admin.port",
     "admin.port.grpc",
+    "metricsPort",
 )
 
 
@@ -57,6 +58,7 @@ def seaweedfs(home: Home, credentials: Credentials, ports: dict[str, int]) -> Pa
             f"-dir={folder}",
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
+            "-metricsIp=127.0.0.1",
             "-webdav=false",
             "-admin.ui=false",
             "-master.telemetry=false",

@@ -8,6 +8,7 @@ from libs.objects.errors import (
     ObjectsUnavailable,
 )
 from libs.objects.store import ObjectStore, StoredObject
+from libs.objects.upload import Piece
 
 __all__ = [
     "AlreadyExists",
@@ -16,5 +17,6 @@ __all__ = [
     "ObjectNotFound",
     "ObjectStore",
     "ObjectsUnavailable",
+    "Piece",
     "StoredObject",
 ]

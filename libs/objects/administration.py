@@ -27,7 +27,10 @@ def administration_client(endpoint: str, region: str, access_key: str, secret_ke
             read_timeout=6,
             retries={"total_max_attempts": 2, "mode": "standard"},
             signature_version="s3v4",
-            s3={"addressing_style": "path"},
+            # A body is protected by the checksum that comes with it, also on its way to the disk of the store; to sign
+            # it would mean to read it once more.
+            s3={"addressing_style": "path", "payload_signing_enabled": False},
+            request_checksum_calculation="when_required",
         ),
     )
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from libs.objects.errors import (
     ObjectNotFound,
     ObjectsUnavailable,
 )
+from libs.objects.upload import Piece, abort_uploads, put_pieces
 from libs.tenancy import InvalidTenant, bucket_name
 
 T = TypeVar("T")
@@ -45,6 +47,7 @@ _PATIENCE: Final = 9.0
 """Seconds after which a read or a small write is given up."""
 _STREAM_PIECE: Final = 1024 * 1024
 _MOST_RANGES: Final = 10_000
+_MOST_UPLOADS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class ObjectStore:
         self._bucket_prefix = bucket_prefix
         self._stores: dict[str, S3Store] = {}
         self._administration: Any = None
+        # Threads that wait for the object store must not keep those waiting that read files.
+        self._uploads = ThreadPoolExecutor(_MOST_UPLOADS, thread_name_prefix="upload")
 
     async def put_new(self, tenant: str, key: str, data: bytes | Path, sha256: str | None = None) -> None:
         """Stores an object under a key that is not taken: one conditional PUT, whole or not at all.
@@ -100,6 +105,31 @@ class ObjectStore:
             await asyncio.to_thread(self._put_file, tenant, key, data, sha256, new=True)
             return
         await self._put(tenant, key, await _content(data, sha256), new=True)
+
+    async def put_new_pieces(self, tenant: str, key: str, pieces: Sequence[Piece], crc32: int) -> None:
+        """Stores an object that lies in pieces under a key that is not taken: whole or not at all.
+
+        Nothing is put together in memory; the store checks the CRC-32 of what arrives. Over 1 GiB it goes in parts. A
+        failure after which the object may yet be there is ``ObjectsUnavailable``; trying again is then safe.
+
+        Arguments:
+            tenant: whose bucket.
+            key: of the object.
+            pieces: bytes and whole files, one after another.
+            crc32: of all of them.
+
+        Raises:
+            AlreadyExists: the key is taken; that object was left as it is.
+            ObjectError: the data has another CRC-32.
+            OSError: a file can't be read.
+        """
+        bucket = self._bucket(tenant)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._uploads, put_pieces, self._client(), bucket, key, pieces, crc32)
+
+    async def abort_uploads(self, tenant: str, older_than: timedelta) -> int:
+        """Gives up uploads in parts that were begun longer ago than this and never ended; returns how many."""
+        return await asyncio.to_thread(abort_uploads, self._client(), self._bucket(tenant), older_than)
 
     async def put(self, tenant: str, key: str, data: bytes | Path) -> None:
         """Stores an object, over the one that may be there.
@@ -270,6 +300,7 @@ class ObjectStore:
     async def close(self) -> None:
         """Closes what is open; the store can't be used any more."""
         self._stores.clear()
+        self._uploads.shutdown(wait=False, cancel_futures=True)
         client, self._administration = self._administration, None
         if client is not None:
             await asyncio.to_thread(client.close)

@@ -99,7 +99,7 @@ def write_pack(
     if stored.tzinfo is None:
         raise InvalidPack("The time of a pack needs a time zone.")
     writer = _Writer(target)
-    packed = [writer.add(item) for item in _checked(instances, study, series)]
+    packed = [writer.add(item) for item in checked(instances, study, series)]
     if not packed:
         raise InvalidPack("A pack needs at least one instance.")
     index = PackIndex(study, series, stored, source, packed, rule)
@@ -108,7 +108,28 @@ def write_pack(
     return PackInfo(writer.finish(), entry.offset, entry.length, index)
 
 
-def _checked(instances: Iterable[PackInput], study: str, series: str) -> Iterator[PackInput]:
+def packed_instance(header: Header, entry: Entry, sha256: str) -> PackedInstance:
+    """What the index says of one instance."""
+    return PackedInstance(
+        sop_instance_uid=header.sop_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        transfer_syntax=header.transfer_syntax,
+        offset=entry.offset,
+        length=entry.length,
+        sha256=sha256,
+        frames=header.frames,
+        bulk=header.bulk,
+        dicom=header.dicom,
+        warnings=header.warnings,
+    )
+
+
+def checked(instances: Iterable[PackInput], study: str, series: str) -> Iterator[PackInput]:
+    """The instances, each looked at: whether it belongs into the pack, and is there once.
+
+    Raises:
+        InvalidPack: it is not as it must be.
+    """
     seen: set[str] = set()
     for item in instances:
         if (item.header.study_uid, item.header.series_uid) != (study, series):
@@ -134,18 +155,7 @@ class _Writer:
         entry, sha256 = self.entry(f"{header.sop_instance_uid}.dcm", item.source)
         if sha256 != item.sha256.lower():
             raise InvalidPack("The bytes of an instance do not have the SHA-256 that they came with.")
-        return PackedInstance(
-            sop_instance_uid=header.sop_instance_uid,
-            sop_class_uid=header.sop_class_uid,
-            transfer_syntax=header.transfer_syntax,
-            offset=entry.offset,
-            length=entry.length,
-            sha256=sha256,
-            frames=header.frames,
-            bulk=header.bulk,
-            dicom=header.dicom,
-            warnings=header.warnings,
-        )
+        return packed_instance(header, entry, sha256)
 
     def entry(self, name: str, source: Path | bytes) -> tuple[Entry, str]:
         start = self._position

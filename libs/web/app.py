@@ -35,12 +35,20 @@ class RequestContext:
     """Gives each request an id and a trace, counts and times it, and bounds its body.
 
     It is plain ASGI, so that bodies and answers stream through it.
+
+    Arguments:
+        app: what answers.
+        service: the service's name.
+        max_body: the largest body in bytes.
+        refuse_declared: whether a body that declares itself larger is refused here; otherwise by the application, as
+            soon as it reads, so that it can see who sends before it refuses.
     """
 
-    def __init__(self, app: ASGIApp, *, service: str, max_body: int) -> None:
+    def __init__(self, app: ASGIApp, *, service: str, max_body: int, refuse_declared: bool = True) -> None:
         self._app = app
         self._service = service
         self._max_body = max_body
+        self._refuse_declared = refuse_declared
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection event (ASGI 3.0)."""
@@ -65,7 +73,8 @@ class RequestContext:
         try:
             with trace.get_tracer("lightbox").start_as_current_span(scope["method"]):
                 declared = headers.get("content-length", "0")
-                if not declared.isdigit() or int(declared) > self._max_body:
+                too_large = not declared.isdigit() or int(declared) > self._max_body
+                if too_large and self._refuse_declared:
                     await _too_large(self._max_body)(scope, receive, send_with_id)
                     return
                 bounded = _bounded(receive, self._max_body)
@@ -104,6 +113,7 @@ def create_app(
     lifespan: Lifespan,
     health: Mapping[str, HealthCheck] | None = None,
     max_body: int = 1 << 20,
+    refuse_declared: bool = True,
 ) -> FastAPI:
     """An application with the errors, health, metrics and limits that all services share.
 
@@ -114,6 +124,8 @@ def create_app(
         lifespan: opens and closes what the service needs.
         health: for each thing that is needed, a check that raises when it does not work.
         max_body: the largest request body in bytes.
+        refuse_declared: whether a body that declares itself larger is refused before anything else is looked at; a
+            service that keeps a record of refusals looks first who sends, and refuses by itself.
     """
     app = FastAPI(
         title=title,
@@ -124,7 +136,7 @@ def create_app(
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    app.add_middleware(RequestContext, service=service, max_body=max_body)
+    app.add_middleware(RequestContext, service=service, max_body=max_body, refuse_declared=refuse_declared)
     _explain_errors(app)
     _add_health(app, dict(health or {}))
 

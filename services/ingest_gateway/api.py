@@ -105,7 +105,7 @@ async def _store(request: Request, principal: Principal, study: str | None, sett
             resources.spool.request(_declared_size(request)) as spool,
         ):
             await spool_parts(spool)
-            if not spool.parts:
+            if not spool.begun:
                 raise BadRequest("The body has no parts, so there is nothing to store.")
             outcomes = await handlers.store_instances(
                 spool,
@@ -137,13 +137,15 @@ def _understand(
         what takes the body into the spool.
 
     Raises:
-        BadRequest, Forbidden, NotAcceptable, UnsupportedMediaType: the request is refused as a whole.
+        BadRequest, Forbidden, NotAcceptable, TooLarge, UnsupportedMediaType: the request is refused as a whole.
     """
     if principal.tenant == SYSTEM_TENANT:
         raise Forbidden("The operators' tenant holds no studies.")
     if study is not None and not is_uid(study):
         raise BadRequest("The address does not name a study: a Study Instance UID has digits and dots only.")
     _require_acceptable(request.headers.get("accept", "*/*"))
+    if _declared_size(request) > settings.max_request:
+        raise TooLarge(f"One request may have {settings.max_request} bytes at most; send the rest in another.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("A compressed body (Content-Encoding) is not taken.")
     media_type = parse_media_type(request.headers.get("content-type", ""))

@@ -76,7 +76,7 @@ async def receive_multipart(
                 await spool.write(event.data)
             elif isinstance(event, PartBegan):
                 name = parse_media_type(event.headers.get("content-type", "")).name
-                if not typed and not spool.parts and name != "application/dicom":
+                if not typed and not spool.begun and name != "application/dicom":
                     raise UnsupportedMediaType("The parts must be application/dicom; the request does not say so.")
                 await spool.begin_part(refusal_of_part(event.headers, name))
             else:

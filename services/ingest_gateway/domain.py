@@ -44,12 +44,14 @@ class SpooledPart:
         path: the file that holds it; there is none when it was refused.
         size: bytes.
         sha256: of its bytes, in hexadecimal.
+        crc32: of its bytes.
         refusal: why it can't be taken, when that is clear without reading it.
     """
 
     path: Path
     size: int
     sha256: str
+    crc32: int = 0
     refusal: Reason | None = None
 
 
@@ -86,6 +88,7 @@ class Instance:
         path: its Part 10 file in the spool.
         size: bytes of the file.
         sha256: of the file, in hexadecimal.
+        crc32: of the file.
         weight: bytes of its DICOM JSON.
         header: what was read; none when it is to be read again, to save memory.
     """
@@ -97,6 +100,7 @@ class Instance:
     path: Path
     size: int
     sha256: str
+    crc32: int
     weight: int
     header: Header | None
 

@@ -143,6 +143,7 @@ async def read_instances(spool: RequestSpool, study_uid: str | None) -> list[Ins
     Returns:
         an instance for each part that may be stored, an outcome of failure for each other one.
     """
+    await spool.settle()
     budget = _HeaderBudget(_KEPT_HEADERS)
     return await asyncio.gather(*(_read_instance(spool, part, study_uid, budget) for part in spool.parts))
 
@@ -204,6 +205,7 @@ async def _read_instance(
         path=part.path,
         size=part.size,
         sha256=part.sha256,
+        crc32=part.crc32,
         weight=weight,
         header=budget.keep(header, weight),
     )

@@ -48,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         health={"objects": check_objects, "events": check_events, "spool": check_spool},
         max_body=settings.max_request,
+        refuse_declared=False,
     )
     app.add_middleware(LeftoverBody)
     auth = Authenticated(TokenVerifier(settings.jwks_url, settings.issuer), settings.public_url, on_refusal=on_refusal)

@@ -8,9 +8,11 @@ import asyncio
 import errno
 import hashlib
 import shutil
-from collections.abc import AsyncIterator, Callable
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Final, ParamSpec, TypeVar
 from uuid import uuid4
@@ -20,7 +22,9 @@ from services.ingest_gateway.domain import Reason, SpooledPart, part_too_large
 from services.ingest_gateway.errors import StorageFull
 
 _WRITE_SIZE: Final = 1 << 20
-"""Bytes that are gathered before a thread hashes and writes them."""
+"""Bytes that are gathered before a thread measures and writes them."""
+_MOST_WAITING: Final = 1024
+"""Chunks and ends of parts that are gathered at most, however small they are."""
 _CHECK_SIZE: Final = 64 << 20
 """Bytes of a request between two looks at the disk's free space."""
 
@@ -86,9 +90,9 @@ class Spool:
             declared: bytes that the body will have, 0 when it does not say.
 
         Raises:
-            StorageFull: the disk has no room for the body and the packs made of it.
+            StorageFull: the disk has no room for the body.
         """
-        expected = 2 * declared
+        expected = declared
         await self.run(self.require_space, expected)
         folder = self.folder / f"request-{uuid4().hex}"
         self._expected += expected
@@ -98,23 +102,34 @@ class Spool:
             yield request
         finally:
             self._expected -= expected
-            await asyncio.shield(self.run(_remove, folder, request.close))
+            await asyncio.shield(self._end(request))
+
+    async def _end(self, request: "RequestSpool") -> None:
+        await request.abandon()
+        await self.run(_remove, request.folder)
 
 
 class RequestSpool:
-    """The parts of one request: each is written to a file of its own and hashed on the way.
+    """The parts of one request: each is written to a file of its own and measured on the way.
+
+    What was received is written by a thread while more is received; ``settle`` waits until all of it is there.
 
     Attributes:
         folder: where the files are.
-        parts: the parts that are whole, in the order of their arrival.
+        parts: the parts that are whole, in the order of their arrival; complete after ``settle``.
+        begun: how many parts were begun.
     """
 
     def __init__(self, spool: Spool, folder: Path) -> None:
         self.folder = folder
         self.parts: list[SpooledPart] = []
+        self.begun = 0
         self._spool = spool
         self._part: _OpenPart | None = None
+        self._waiting: list[tuple[_OpenPart, bytes | None]] = []
+        self._gathered = 0
         self._unchecked = 0
+        self._writing: asyncio.Future[list[SpooledPart]] | None = None
 
     async def run(self, work: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """Does blocking work in one of the spool's threads.
@@ -126,8 +141,8 @@ class RequestSpool:
 
     async def begin_part(self, refusal: Reason | None = None) -> None:
         """Opens the next part; the bytes of one that is refused already are dropped."""
-        path = self.folder / f"part-{len(self.parts):05}.dcm"
-        self._part = _OpenPart(path, refusal, self._spool.max_part)
+        self._part = _OpenPart(self.folder / f"part-{self.begun:05}.dcm", refusal, self._spool.max_part)
+        self.begun += 1
 
     async def write(self, data: bytes) -> None:
         """Adds bytes to the open part.
@@ -136,10 +151,12 @@ class RequestSpool:
             StorageFull: the disk has no room left.
         """
         part = self._open_part()
-        part.add(data)
-        if part.gathered >= _WRITE_SIZE:
-            await self.run(part.flush)
-            self._unchecked += _WRITE_SIZE
+        if not part.takes(len(data)):
+            return
+        self._waiting.append((part, data))
+        self._gathered += len(data)
+        if self._gathered >= _WRITE_SIZE:
+            await self._write_on()
         if self._unchecked >= _CHECK_SIZE:
             self._unchecked = 0
             await self.run(self._spool.require_space)
@@ -150,15 +167,42 @@ class RequestSpool:
         Raises:
             StorageFull: the disk has no room left.
         """
-        part = self._open_part()
-        self.parts.append(await self.run(part.finish))
-        crash_point("ingest.part_spooled")
+        self._waiting.append((self._open_part(), None))
         self._part = None
+        if len(self._waiting) >= _MOST_WAITING:
+            await self._write_on()
 
-    def close(self) -> None:
-        """Closes the file that may still be open."""
-        if self._part is not None:
-            self._part.close()
+    async def settle(self) -> None:
+        """Waits until every part that was ended is on the disk and in ``parts``.
+
+        Raises:
+            StorageFull: the disk has no room left.
+        """
+        await self._write_on()
+        await self._written()
+
+    async def abandon(self) -> None:
+        """Waits for the thread that may still be writing, and closes the files that may still be open."""
+        if self._writing is not None:
+            await asyncio.gather(self._writing, return_exceptions=True)
+        for part in {part for part, _ in self._waiting} | {self._part}:
+            if part is not None:
+                part.close()
+
+    async def _write_on(self) -> None:
+        """Has a thread write what has been gathered, when it is done with what was gathered before."""
+        await self._written()
+        work, self._waiting = self._waiting, []
+        self._unchecked += self._gathered
+        self._gathered = 0
+        if work:
+            self._writing = asyncio.ensure_future(self.run(_write, work))
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            # A request that is cancelled must not cancel what a thread is doing, but wait for it in ``abandon``.
+            self.parts += await asyncio.shield(self._writing)
+            self._writing = None
 
     def _open_part(self) -> "_OpenPart":
         if self._part is None:
@@ -166,49 +210,65 @@ class RequestSpool:
         return self._part
 
 
+def _write(work: Sequence[tuple["_OpenPart", bytes | None]]) -> list[SpooledPart]:
+    """Writes what was gathered, part by part.
+
+    Arguments:
+        work: bytes of parts in their order; nothing ends a part.
+
+    Returns:
+        the parts that were ended.
+    """
+    ended: list[SpooledPart] = []
+    try:
+        for part, group in groupby(work, key=lambda item: item[0]):
+            pieces = [data for _, data in group]
+            part.write(b"".join(data for data in pieces if data is not None))
+            if pieces[-1] is None:
+                ended.append(part.finish())
+                crash_point("ingest.part_spooled")
+    except BaseException:
+        for part, _ in work:
+            part.close()
+        raise
+    return ended
+
+
 class _OpenPart:
-    """A part that is still being written. Its methods block, except for ``add``."""
+    """A part that is still being written. Its methods block, except for ``takes``."""
 
     def __init__(self, path: Path, refusal: Reason | None, limit: int) -> None:
-        self.gathered = 0
         self._path = path
         self._refusal = refusal
         self._limit = limit
         self._size = 0
-        self._chunks: list[bytes] = []
         self._hash = hashlib.sha256()
+        self._crc32 = 0
         self._file: BinaryIO | None = None
 
-    def add(self, data: bytes) -> None:
-        """Gathers bytes; those of a part that is refused are forgotten."""
-        self._size += len(data)
+    def takes(self, more: int) -> bool:
+        """Counts bytes that arrived; whether they are wanted: those of a part that is refused are not."""
+        self._size += more
         if self._refusal is None and self._size > self._limit:
             self._refusal = part_too_large(self._limit)
-        if self._refusal is not None:
-            self._chunks, self.gathered = [], 0
-            return
-        self._chunks.append(data)
-        self.gathered += len(data)
+        return self._refusal is None
 
-    def flush(self) -> None:
-        """Hashes and writes what was gathered."""
+    def write(self, data: bytes) -> None:
+        """Measures and writes bytes."""
         if self._file is None:
             self._file = self._path.open("xb", buffering=0)
-        data = b"".join(self._chunks)
-        self._chunks, self.gathered = [], 0
         self._hash.update(data)
+        self._crc32 = zlib.crc32(data, self._crc32)
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
 
     def finish(self) -> SpooledPart:
-        """Writes the rest and closes the file."""
-        if self._refusal is None:
-            self.flush()
+        """Closes the file."""
         self.close()
         if self._refusal is not None:
             self._path.unlink(missing_ok=True)
-        return SpooledPart(self._path, self._size, self._hash.hexdigest(), self._refusal)
+        return SpooledPart(self._path, self._size, self._hash.hexdigest(), self._crc32, self._refusal)
 
     def close(self) -> None:
         """Closes the file."""
@@ -226,9 +286,8 @@ def _guarded(work: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> 
         raise
 
 
-def _remove(folder: Path, close: Callable[[], None]) -> None:
+def _remove(folder: Path) -> None:
     """Removes the folder, also when a thread of a cancelled request adds a last file meanwhile."""
-    close()
     for _ in range(3):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Collection
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -18,7 +17,7 @@ from libs.crash import crash_point
 from libs.dicom import read_header
 from libs.events.models import InstancesStored
 from libs.objects import AlreadyExists, ObjectStore
-from libs.packs import InvalidPack, PackInfo, PackInput, locate_index, pack_key, read_index, write_pack
+from libs.packs import InvalidPack, MeasuredInput, PackLayout, lay_out_pack, locate_index, pack_key, read_index
 from libs.tenancy import tenant_transaction
 from services.ingest_gateway.domain import Instance, PlannedPack
 from services.ingest_gateway.spool import RequestSpool
@@ -35,11 +34,11 @@ _log = structlog.get_logger(__name__)
 async def put_pack(
     objects: ObjectStore, spool: RequestSpool, tenant: str, pack: PlannedPack, *, source: str, timeout: float
 ) -> InstancesStored:
-    """Builds a pack in the spool and stores it under its key. When this returns it is durable.
+    """Stores a pack under its key, its instances sent from where they lie. When this returns it is durable.
 
     Arguments:
         objects: the object store.
-        spool: where the instances are; the pack's file and theirs are removed afterwards.
+        spool: where the instances are; their files are removed afterwards.
         tenant: whose bucket.
         pack: what to put in.
         source: who sent it.
@@ -55,20 +54,20 @@ async def put_pack(
         InvalidPack: another object is stored under the key.
     """
     key = pack_key(pack.study_uid, pack.series_uid, (instance.content for instance in pack.instances))
-    path = spool.folder / f"pack-{key.rsplit('/', 1)[1]}"
     try:
-        built = await spool.run(_build, path, pack, source)
+        layout = await spool.run(_lay_out, pack, source)
+        built = layout.info
         crash_point("ingest.pack_built")
         async with asyncio.timeout(timeout + built.size / _SLOWEST):
             try:
-                await objects.put_new(tenant, key, path)
+                await objects.put_new_pieces(tenant, key, layout.pieces, layout.crc32)
                 crash_point("ingest.pack_stored")
                 size, offset, length = built.size, built.index_offset, built.index_length
             except AlreadyExists:
                 # A retry: the earlier pack holds the same instances and differs in the time of its writing only.
                 size, offset, length = await _locate_earlier(objects, tenant, key, pack)
     finally:
-        await asyncio.shield(spool.run(_remove_files, path, pack.instances))
+        await asyncio.shield(spool.run(_remove_files, pack.instances))
     return InstancesStored(
         study_uid=pack.study_uid,
         series_uid=pack.series_uid,
@@ -97,18 +96,12 @@ async def _locate_earlier(objects: ObjectStore, tenant: str, key: str, pack: Pla
     return size, offset, length
 
 
-def _build(path: Path, pack: PlannedPack, source: str) -> PackInfo:
-    inputs = (
-        PackInput(instance.header or read_header(instance.path), instance.path, instance.sha256)
-        for instance in pack.instances
-    )
-    return write_pack(
-        path, inputs, study=pack.study_uid, series=pack.series_uid, stored=datetime.now(UTC), source=source
-    )
+def _lay_out(pack: PlannedPack, source: str) -> PackLayout:
+    inputs = (MeasuredInput(i.header or read_header(i.path), i.path, i.size, i.sha256, i.crc32) for i in pack.instances)
+    return lay_out_pack(inputs, study=pack.study_uid, series=pack.series_uid, stored=datetime.now(UTC), source=source)
 
 
-def _remove_files(path: Path, instances: Collection[Instance]) -> None:
-    path.unlink(missing_ok=True)
+def _remove_files(instances: Collection[Instance]) -> None:
     for instance in instances:
         instance.path.unlink(missing_ok=True)
 

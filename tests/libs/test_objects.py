@@ -4,7 +4,10 @@ import hashlib
 import os
 import socket
 import time
+import zlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,9 +19,12 @@ from libs.objects import (
     ObjectNotFound,
     ObjectStore,
     ObjectsUnavailable,
+    upload,
 )
 from libs.objects import store as store_module
-from tests.support.backing import Backing
+from libs.objects.administration import administration_client
+from libs.tenancy import bucket_name
+from tests.support.backing import BUCKET_PREFIX, Backing
 
 KEY = "packs/1.2.3/4.5.6/0123456789abcdef.zip"
 
@@ -207,3 +213,59 @@ async def test_a_store_that_accepts_and_never_answers_is_given_up(backing: Backi
             await mute.get(tenant, KEY)
         assert time.monotonic() - began < 10.5
         await mute.close()
+
+
+def _in_pieces(folder: Path, content: bytes) -> list[bytes | Path]:
+    """The content as bytes and files in turn, some of them empty."""
+    cuts = sorted({0, 1, 100, len(content) // 3, 2 * len(content) // 3, len(content)})
+    pieces: list[bytes | Path] = [b""]
+    for number, (start, end) in enumerate(pairwise(cuts)):
+        if number % 2:
+            pieces.append(folder / f"piece-{number}")
+            (folder / f"piece-{number}").write_bytes(content[start:end])
+        else:
+            pieces.append(content[start:end])
+    return pieces
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["one PUT", "in parts"])
+async def test_pieces_become_one_object_under_the_same_rule(
+    objects: ObjectStore, backing: Backing, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: bool
+) -> None:
+    """Objects of gigabytes go in parts: they must be as whole, as unique and as checked as others."""
+    if parts:
+        monkeypatch.setattr(upload, "LARGEST_SINGLE_PUT", 1 << 20)
+        monkeypatch.setattr(upload, "_PART", 5 << 20)
+    content = os.urandom(12 << 20)
+    pieces = _in_pieces(tmp_path, content)
+    await objects.put_new_pieces(tenant, "packs/a.zip", pieces, zlib.crc32(content))
+    assert await objects.get(tenant, "packs/a.zip") == content
+    with pytest.raises(AlreadyExists):
+        await objects.put_new_pieces(tenant, "packs/a.zip", [b"other" * (2 << 18)], zlib.crc32(b"other" * (2 << 18)))
+    assert await objects.get(tenant, "packs/a.zip") == content
+
+    (tmp_path / "piece-1").write_bytes(b"x" * (tmp_path / "piece-1").stat().st_size)
+    with pytest.raises(ObjectError):
+        await objects.put_new_pieces(tenant, "packs/b.zip", pieces, zlib.crc32(content))
+    with pytest.raises(ObjectNotFound):
+        await objects.head(tenant, "packs/b.zip")
+    (tmp_path / "piece-1").unlink()
+    with pytest.raises(OSError, match="piece-1"):
+        await objects.put_new_pieces(tenant, "packs/c.zip", pieces, zlib.crc32(content))
+    client = administration_client(backing.s3_endpoint, "us-east-1", backing.s3_access_key, backing.s3_secret_key)
+    left = client.list_multipart_uploads(Bucket=bucket_name(BUCKET_PREFIX, tenant)).get("Uploads", [])
+    client.close()
+    assert left == [], "what was begun and not ended costs space that nobody sees"
+    with pytest.raises(BucketMissing):
+        await objects.put_new_pieces("nobody", "packs/a.zip", pieces[:2], 0)
+
+
+async def test_uploads_that_a_crash_left_are_given_up(objects: ObjectStore, backing: Backing, tenant: str) -> None:
+    bucket = bucket_name(BUCKET_PREFIX, tenant)
+    client = administration_client(backing.s3_endpoint, "us-east-1", backing.s3_access_key, backing.s3_secret_key)
+    begun = client.create_multipart_upload(Bucket=bucket, Key="packs/x.zip")
+    client.upload_part(Bucket=bucket, Key="packs/x.zip", UploadId=begun["UploadId"], PartNumber=1, Body=b"x" * 1000)
+    assert await objects.abort_uploads(tenant, timedelta(hours=1)) == 0, "this one may still be under way"
+    assert await objects.abort_uploads(tenant, timedelta(seconds=-5)) == 1
+    assert client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+    client.close()

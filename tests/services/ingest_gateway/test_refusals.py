@@ -180,6 +180,9 @@ async def test_limits_of_size(backing: Backing, token_issuer: TokenIssuer, tenan
             head = await reader.readuntil(b"\r\n\r\n")
             assert b"connection: close" in head.lower(), "nobody reads ten gigabytes to keep a connection"
         writer.close()
+        (record,) = await events_of(backing.kafka_bootstrap, AUDIT_RECORDED, tenant, 1)
+        assert (record.data.action, record.data.actor) == ("refuse", "client:edge-1")
+        assert record.data.detail.startswith("413"), "who sends too much is on record"
 
         async def undeclared() -> AsyncIterator[bytes]:
             for _ in range(1000):

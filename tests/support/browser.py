@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,9 @@ FLAGS: Final = (
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
 )
+
+
+_CLOSING_SECONDS: Final = 30
 
 
 def chromium_path() -> str | None:
@@ -73,6 +76,9 @@ async def window(
         size: of the window, in CSS pixels.
         strict: errors of the page's scripts and refusals by its CSP fail the test when the window closes.
         options: further options of the profile.
+
+    A test that leads to another page waits until it is there (``wait_for_url``): Chromium may never close a window that
+    it is told to close while a page is just being left.
     """
     context: BrowserContext = await browser.new_context(
         base_url=base_url, viewport={"width": size[0], "height": size[1]}, locale="en-GB", **options
@@ -88,7 +94,10 @@ async def window(
     try:
         yield page
     finally:
-        await context.close()
+        try:
+            await asyncio.wait_for(context.close(), _CLOSING_SECONDS)
+        except TimeoutError:
+            raise AssertionError(f"the window did not close; it was on its way from {page.url}") from None
     assert not strict or complaints == []
 
 
@@ -105,12 +114,6 @@ async def shoot(page: Page, name: str) -> Path:
     path = screenshot_folder() / f"{re.sub(r'[^a-z0-9-]+', '-', name.lower())}.png"
     await page.screenshot(path=path)
     return path
-
-
-async def press(page: Page, key: str) -> None:
-    """Presses a key that leads to another page; that the old page may never say it got the key is no failure."""
-    with suppress(TimeoutError):
-        await asyncio.wait_for(page.keyboard.press(key), 5)
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], what: str, *, seconds: float = 20, every: float = 0.1) -> Any:

@@ -15,7 +15,6 @@ from tests.support.browser import (
     eventually,
     overflow,
     picture,
-    press,
     serious_findings,
     shoot,
     window,
@@ -79,7 +78,7 @@ async def test_the_radiologist_finds_the_head_and_looks_at_it(browser: Browser, 
         assert await row.locator(".c-images").inner_text() == "189"
         await shoot(page, "found")
         await page.keyboard.press("ArrowDown")
-        await press(page, "Enter")
+        await page.keyboard.press("Enter")
         await page.wait_for_url("**/ohif/viewer?StudyInstanceUIDs=*")
         await eventually(lambda: drawn(page), "the head on the screen", seconds=60, every=0.5)
         await scroll(page, 5)

@@ -1,15 +1,14 @@
 """Who may upload now: a bounded number of requests at once, of each tenant and in all, so that none starves another."""
 
-import asyncio
-from collections import defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from services.ingest_gateway.errors import Busy
+from services.ingest_gateway.fairness import Turns
 
 
 class Admission:
-    """Lets requests in one after another when many come.
+    """Lets requests in one after another when many come, the tenants in turn.
 
     Arguments:
         at_once: requests under way, of all tenants.
@@ -19,12 +18,9 @@ class Admission:
     """
 
     def __init__(self, *, at_once: int, per_tenant: int, waiting: int, timeout: float) -> None:
-        self._all = asyncio.Semaphore(at_once)
-        self._per_tenant = per_tenant
-        self._waiting = waiting
+        self._turns = Turns("requests", at_once, per_tenant=per_tenant, strict=False)
+        self._most = per_tenant + waiting
         self._timeout = timeout
-        self._tenants: dict[str, asyncio.Semaphore] = {}
-        self._present: dict[str, int] = defaultdict(int)
 
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[None]:
@@ -33,29 +29,11 @@ class Admission:
         Raises:
             Busy: too many wait already, or the turn did not come in time.
         """
-        if self._present[tenant] >= self._per_tenant + self._waiting:
+        if self._turns.present(tenant) >= self._most:
             raise Busy("Too many uploads of this tenant are waiting. Send this one again a little later.")
-        self._present[tenant] += 1
-        own = self._tenants.setdefault(tenant, asyncio.Semaphore(self._per_tenant))
-        try:
+        async with AsyncExitStack() as stack:
             try:
-                async with asyncio.timeout(self._timeout):
-                    await own.acquire()
+                await stack.enter_async_context(self._turns.turn(tenant, timeout=self._timeout))
             except TimeoutError:
-                raise Busy("Other uploads of this tenant are still under way.") from None
-            try:
-                try:
-                    async with asyncio.timeout(self._timeout):
-                        await self._all.acquire()
-                except TimeoutError:
-                    raise Busy("Too many uploads are under way.") from None
-                try:
-                    yield
-                finally:
-                    self._all.release()
-            finally:
-                own.release()
-        finally:
-            self._present[tenant] -= 1
-            if not self._present[tenant]:
-                del self._present[tenant], self._tenants[tenant]
+                raise Busy("Too many uploads are under way. Send this one again a little later.") from None
+            yield

@@ -102,7 +102,7 @@ async def _store(request: Request, principal: Principal, study: str | None, sett
         spool_parts = _understand(request, principal, study, settings)
         async with (
             resources.admission.turn(sender.tenant),
-            resources.spool.request(_declared_size(request)) as spool,
+            resources.spool.request(_declared_size(request), sender.tenant) as spool,
         ):
             await spool_parts(spool)
             if not spool.begun:

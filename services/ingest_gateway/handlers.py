@@ -44,11 +44,14 @@ from services.ingest_gateway.domain import (
     wrong_study,
 )
 from services.ingest_gateway.errors import NotDurable, StorageFull
+from services.ingest_gateway.fairness import Turns
 from services.ingest_gateway.spool import RequestSpool
 
 SERVICE: Final = "ingest_gateway"
 _KEPT_HEADERS: Final = 8 << 20
 """Bytes of DICOM JSON kept in memory for one request; beyond that a header is read again when its pack is built."""
+_TURN_BYTES: Final = 1 << 20
+"""Bytes of a pack that count as much as having a pack at all."""
 
 _INSTANCES = Counter("lightbox_instances_received_total", "Instances received", ["tenant", "outcome"])
 _BYTES = Counter("lightbox_instances_stored_bytes_total", "Bytes of instances stored", ["tenant"])
@@ -86,7 +89,7 @@ async def store_instances(
     producer: Producer,
     audit: AuditTrail,
     engine: AsyncEngine,
-    uploads: asyncio.Semaphore,
+    uploads: Turns,
     limits: StoreLimits,
 ) -> list[Outcome]:
     """Stores what is in the spool: packs into the bucket, then the events, and only then an outcome of success.
@@ -99,7 +102,7 @@ async def store_instances(
         producer: publishes ``instances.stored``.
         audit: keeps one record a study.
         engine: the catalog.
-        uploads: bounds the packs that are built and uploaded at once, of all requests.
+        uploads: turns at building and uploading a pack, of all requests.
         limits: bounds of this request.
 
     Returns:
@@ -226,7 +229,7 @@ async def _make_durable(
     *,
     objects: ObjectStore,
     producer: Producer,
-    uploads: asyncio.Semaphore,
+    uploads: Turns,
     limits: StoreLimits,
 ) -> dict[tuple[str, str], Reason]:
     """Stores the packs and publishes their events.
@@ -275,15 +278,22 @@ async def _put_pack(
     pack: PlannedPack,
     *,
     objects: ObjectStore,
-    uploads: asyncio.Semaphore,
+    uploads: Turns,
     timeout: float,
 ) -> InstancesStored | Reason:
-    """Stores one pack, or says why not: what fails here must not fail the other packs of the request."""
+    """Stores one pack when its turn comes, or says why not."""
+    cost = 1 + sum(instance.size for instance in pack.instances) / _TURN_BYTES
     try:
-        async with asyncio.timeout(timeout):
-            await uploads.acquire()
+        async with uploads.turn(sender.tenant, cost, timeout=timeout):
+            return await _put_in_turn(spool, sender, pack, objects=objects, timeout=timeout)
     except TimeoutError:
         return Reason(NO_RESOURCES, "too many packs wait for the object store")
+
+
+async def _put_in_turn(
+    spool: RequestSpool, sender: Sender, pack: PlannedPack, *, objects: ObjectStore, timeout: float
+) -> InstancesStored | Reason:
+    """Stores one pack, or says why not: what fails here must not fail the other packs of the request."""
     try:
         with _PACK_SECONDS.time():
             return await store.put_pack(objects, spool, sender.tenant, pack, source=sender.subject, timeout=timeout)
@@ -299,8 +309,6 @@ async def _put_pack(
     except Exception as error:
         _log.error("a pack could not be built or stored", study=pack.study_uid, exc_info=error)
         return Reason(PROCESSING_FAILURE, "the instances could not be packed")
-    finally:
-        uploads.release()
 
 
 async def _record_outcomes(audit: AuditTrail, sender: Sender, outcomes: Sequence[Outcome]) -> None:

@@ -1,6 +1,5 @@
 """Database, object store, Kafka, spool: opened together, closed together."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from libs.objects import ObjectStore
 from libs.servers import open_servers
 from services.ingest_gateway.admission import Admission
 from services.ingest_gateway.domain import PackLimits
+from services.ingest_gateway.fairness import Turns
 from services.ingest_gateway.handlers import SERVICE, StoreLimits
 from services.ingest_gateway.settings import Settings
 from services.ingest_gateway.spool import Spool
@@ -32,7 +32,7 @@ class Resources:
         audit: keeps audit records.
         spool: temporary files.
         admission: bounds the requests under way.
-        uploads: bounds the packs that are built and uploaded at once.
+        uploads: turns at building and uploading a pack.
         limits: bounds of storing one request.
     """
 
@@ -42,7 +42,7 @@ class Resources:
     audit: AuditTrail
     spool: Spool
     admission: Admission
-    uploads: asyncio.Semaphore
+    uploads: Turns
     limits: StoreLimits
 
 
@@ -55,6 +55,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         min_free=settings.min_free,
         max_part=settings.max_part,
         executor=executor,
+        turns=Turns("threads", settings.threads),
     )
     left = await spool.run(spool.clear)
     if left:
@@ -79,7 +80,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                     audit=audit,
                     spool=spool,
                     admission=_admission(settings),
-                    uploads=asyncio.Semaphore(settings.uploads_at_once),
+                    uploads=Turns("uploads", settings.uploads_at_once),
                     limits=_limits(settings),
                 )
     finally:

@@ -11,7 +11,8 @@ import shutil
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Final, ParamSpec, TypeVar
@@ -20,6 +21,7 @@ from uuid import uuid4
 from libs.crash import crash_point
 from services.ingest_gateway.domain import Reason, SpooledPart, part_too_large
 from services.ingest_gateway.errors import StorageFull
+from services.ingest_gateway.fairness import Turns
 
 _WRITE_SIZE: Final = 1 << 20
 """Bytes that are gathered before a thread measures and writes them."""
@@ -40,13 +42,15 @@ class Spool:
         min_free: bytes that must stay free on that disk.
         max_part: the most bytes one part may have.
         executor: the threads that do the blocking work.
+        turns: which tenant's work the threads do next.
     """
 
-    def __init__(self, folder: Path, *, min_free: int, max_part: int, executor: Executor) -> None:
+    def __init__(self, folder: Path, *, min_free: int, max_part: int, executor: Executor, turns: Turns) -> None:
         self.folder = folder
         self.max_part = max_part
         self._min_free = min_free
         self._executor = executor
+        self._turns = turns
         self._expected = 0
 
     async def run(self, work: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
@@ -83,11 +87,12 @@ class Spool:
             raise StorageFull("There is too little disk space left to take this in at the moment.")
 
     @asynccontextmanager
-    async def request(self, declared: int) -> AsyncIterator["RequestSpool"]:
+    async def request(self, declared: int, tenant: str) -> AsyncIterator["RequestSpool"]:
         """A folder for one request, removed at its end whatever happens.
 
         Arguments:
             declared: bytes that the body will have, 0 when it does not say.
+            tenant: whose request it is.
 
         Raises:
             StorageFull: the disk has no room for the body.
@@ -96,7 +101,7 @@ class Spool:
         await self.run(self.require_space, expected)
         folder = self.folder / f"request-{uuid4().hex}"
         self._expected += expected
-        request = RequestSpool(self, folder)
+        request = RequestSpool(self, folder, partial(self._turns.turn, tenant))
         try:
             await self.run(_guarded, folder.mkdir, 0o700)
             yield request
@@ -120,11 +125,12 @@ class RequestSpool:
         begun: how many parts were begun.
     """
 
-    def __init__(self, spool: Spool, folder: Path) -> None:
+    def __init__(self, spool: Spool, folder: Path, turn: Callable[[], AbstractAsyncContextManager[None]]) -> None:
         self.folder = folder
         self.parts: list[SpooledPart] = []
         self.begun = 0
         self._spool = spool
+        self._turn = turn
         self._part: _OpenPart | None = None
         self._waiting: list[tuple[_OpenPart, bytes | None]] = []
         self._gathered = 0
@@ -132,12 +138,13 @@ class RequestSpool:
         self._writing: asyncio.Future[list[SpooledPart]] | None = None
 
     async def run(self, work: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
-        """Does blocking work in one of the spool's threads.
+        """Does blocking work in one of the spool's threads, when it is the tenant's turn.
 
         Raises:
             StorageFull: the disk has no room left.
         """
-        return await self._spool.run(lambda: _guarded(work, *arguments, **keywords))
+        async with self._turn():
+            return await self._spool.run(lambda: _guarded(work, *arguments, **keywords))
 
     async def begin_part(self, refusal: Reason | None = None) -> None:
         """Opens the next part; the bytes of one that is refused already are dropped."""

@@ -1,0 +1,175 @@
+"""Who is next: a clinic that stores a little now and then must not feel that another one sends its archive."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from services.ingest_gateway.fairness import Turns
+
+
+class Desk:
+    """Turns that are asked for and ended by hand, by a clock that stands still."""
+
+    def __init__(self, at_once: int, *, per_tenant: int | None = None, strict: bool = True) -> None:
+        self.now = 0.0
+        self.order: list[str] = []
+        self.turns = Turns("test", at_once, per_tenant=per_tenant, strict=strict, recent=2, clock=lambda: self.now)
+        self._ends: dict[str, list[asyncio.Event]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def ask(self, tenant: str, count: int = 1, *, cost: float = 1.0) -> list["asyncio.Task[None]"]:
+        """Asks for turns; those that are granted at once are in ``order`` afterwards."""
+        tasks = [asyncio.create_task(self._take(tenant, cost)) for _ in range(count)]
+        self._tasks.update(tasks)
+        await settle()
+        return tasks
+
+    async def end(self, tenant: str) -> None:
+        """Ends the oldest turn of a tenant."""
+        self._ends[tenant].pop(0).set()
+        await settle()
+
+    def held(self, tenant: str) -> int:
+        return len(self._ends.get(tenant, []))
+
+    async def _take(self, tenant: str, cost: float) -> None:
+        async with self.turns.turn(tenant, cost):
+            self.order.append(tenant)
+            ended = asyncio.Event()
+            self._ends.setdefault(tenant, []).append(ended)
+            await ended.wait()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def settle() -> None:
+    """Lets every task go on until all wait."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def desk(at_once: int, *, per_tenant: int | None = None, strict: bool = True) -> AsyncIterator[Desk]:
+    made = Desk(at_once, per_tenant=per_tenant, strict=strict)
+    try:
+        yield made
+    finally:
+        await made.close()
+        assert made.turns.present("flood") == made.turns.present("modest") == 0
+
+
+async def test_who_has_had_least_is_next() -> None:
+    """The modest clinic comes after a hundred of the flood, and does not wait for them."""
+    async with desk(1) as at:
+        await at.ask("flood", 100)
+        await at.ask("modest", 3)
+        for tenant in ("flood", "modest", "flood", "modest", "flood", "modest", "flood"):
+            await at.end(tenant)
+        assert at.order[:7] == ["flood", "modest", "flood", "modest", "flood", "modest", "flood"]
+
+
+async def test_what_costs_more_comes_less_often() -> None:
+    """Large packs count for what they are: who stores ten times as much in each gets a tenth as many."""
+    async with desk(1) as at:
+        await at.ask("flood", 10, cost=10)
+        await at.ask("modest", 30)
+        for _ in range(24):
+            await at.end(at.order[-1])
+        assert at.order[:24].count("modest") in range(19, 23)
+
+
+async def test_somebody_alone_has_all_of_it() -> None:
+    """Fairness must not make a single clinic slow on a machine that does nothing else."""
+    async with desk(4) as at:
+        await at.ask("flood", 9)
+        assert at.held("flood") == 4
+
+
+async def test_while_others_are_there_each_has_its_share() -> None:
+    """A clinic that stores a little every second finds a turn free; the flood's long ones do not fill the machine."""
+    async with desk(4) as at:
+        await at.ask("modest")
+        await at.ask("flood", 20)
+        assert at.held("flood") == 2
+        await at.end("modest")
+        for _ in range(3):
+            await at.end("flood")
+        assert at.held("flood") == 2  # it may come again
+        await at.ask("modest", 2)
+        assert at.held("modest") == 2  # and does not wait
+        await at.end("modest")
+        await at.end("modest")
+        at.now = 2.5
+        await at.end("flood")
+        assert at.held("flood") == 4  # it did not come again
+
+
+async def test_turns_that_use_little_may_exceed_the_share_as_long_as_the_others_find_one() -> None:
+    async with desk(6, strict=False) as at:
+        await at.ask("modest")
+        await at.end("modest")
+        await at.ask("flood", 20)
+        assert at.held("flood") == 5
+        await at.ask("modest")
+        assert at.held("modest") == 1
+
+
+async def test_nobody_has_more_than_is_allowed_even_alone() -> None:
+    async with desk(6, per_tenant=2, strict=False) as at:
+        await at.ask("flood", 20)
+        assert at.held("flood") == 2
+        assert at.turns.present("flood") == 20
+
+
+async def test_credit_is_not_saved_up() -> None:
+    """Whoever was away for a week does not stop everybody else for an hour."""
+    async with desk(1) as at:
+        await at.ask("flood", 50)
+        for _ in range(20):
+            await at.end("flood")
+        await at.ask("modest", 10)
+        for _ in range(10):
+            await at.end(at.order[-1])
+        assert at.order[-10:].count("flood") >= 4
+
+
+async def test_who_gives_up_leaves_no_trace() -> None:
+    """Senders that go away while they wait must not use up turns."""
+    async with desk(1) as at:
+        await at.ask("flood")
+        for task in await at.ask("modest", 5):
+            task.cancel()
+        await settle()
+        assert at.turns.present("modest") == 0
+        await at.end("flood")
+        await at.ask("flood")
+        assert at.held("flood") == 1
+
+
+async def test_a_turn_granted_to_somebody_who_just_gave_up_goes_to_the_next() -> None:
+    async with desk(1) as at:
+        await at.ask("flood")
+        (task,) = await at.ask("modest")
+        at._ends["flood"].pop(0).set()
+        await asyncio.sleep(0)  # the flood's turn ends, and the modest one's is granted
+        task.cancel()
+        await settle()
+        await at.ask("flood")
+        assert at.held("flood") == 1
+
+
+async def test_waiting_is_bounded() -> None:
+    """A sender is told to come again rather than left hanging."""
+    async with desk(1) as at:
+        await at.ask("flood")
+        with pytest.raises(TimeoutError):
+            async with at.turns.turn("modest", timeout=0.01):
+                pytest.fail("nothing was free")
+        await at.end("flood")
+        async with at.turns.turn("modest", timeout=10):
+            assert at.turns.present("modest") == 1

@@ -78,7 +78,7 @@ async def window(
         options: further options of the profile.
 
     A test that leads to another page waits until it is there (``wait_for_url``): Chromium may never close a window that
-    it is told to close while a page is just being left.
+    it is told to close while a page with an open EventSource is just being left.
     """
     context: BrowserContext = await browser.new_context(
         base_url=base_url, viewport={"width": size[0], "height": size[1]}, locale="en-GB", **options

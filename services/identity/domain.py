@@ -63,17 +63,52 @@ CLIENT_LIMIT: Final = Limit(failures=10, first=15, longest=60)
 
 @dataclass(frozen=True)
 class Tenant:
-    """A tenant: its identifier, the name that people read, and whether it is active or suspended."""
+    """A tenant.
+
+    Attributes:
+        id: its identifier.
+        name: the name that people read.
+        state: active or suspended.
+        created_at: when it was made.
+        duplicates: what is done with an instance whose UID is taken by other bytes.
+        requests_at_once: uploads of it that are under way at once; None for what the ingest gateway is set to.
+    """
 
     id: str
     name: str
     state: str
     created_at: datetime
+    duplicates: str
+    requests_at_once: int | None
 
     @property
     def active(self) -> bool:
         """Whether its users and clients get tokens."""
         return self.state == "active"
+
+
+@dataclass(frozen=True)
+class TenantChange:
+    """What is to change of a tenant; what is None stays. 0 requests at once takes the tenant's own limit away."""
+
+    name: str | None = None
+    state: str | None = None
+    duplicates: str | None = None
+    requests_at_once: int | None = None
+
+    def in_words(self) -> str:
+        """What changes, for the audit record."""
+        parts = [
+            *(["name"] if self.name is not None else []),
+            *([f"state {self.state}"] if self.state is not None else []),
+            *([f"duplicates {self.duplicates}"] if self.duplicates is not None else []),
+            *(
+                [f"requests at once {self.requests_at_once or 'by default'}"]
+                if self.requests_at_once is not None
+                else []
+            ),
+        ]
+        return ", ".join(parts) or "nothing"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Tenants, users, clients and signing keys over HTTP."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from libs.auth import TENANTS_ADMIN, USERS_ADMIN, Authenticated, Principal
 from services.identity.api.callers import WithResources, caller_of
 from services.identity.domain import Client, Tenant, User
+from services.identity.domain import TenantChange as Change
 from services.identity.handlers import administration, keys
 
 After = Annotated[str, Query(max_length=64, pattern=r"^[a-z0-9._@-]*$", description="the last of the page before")]
@@ -35,6 +37,12 @@ class TenantChange(Input):
 
     name: _Text | None = None
     state: Literal["active", "suspended"] | None = None
+    duplicates: Literal["keep-first", "keep-latest-as-version", "refuse"] | None = Field(
+        default=None, description="what is done with an instance whose SOP Instance UID is taken by other bytes"
+    )
+    requests_at_once: int | None = Field(
+        default=None, ge=0, le=1000, description="uploads that are under way at once; 0 for the installation's limit"
+    )
 
 
 class TenantView(BaseModel):
@@ -44,11 +52,13 @@ class TenantView(BaseModel):
     name: str
     state: str
     created_at: datetime
+    duplicates: str
+    requests_at_once: int | None
 
     @classmethod
     def of(cls, tenant: Tenant) -> "TenantView":
         """The tenant as the API shows it."""
-        return cls(id=tenant.id, name=tenant.name, state=tenant.state, created_at=tenant.created_at)
+        return cls(**asdict(tenant))
 
 
 class Tenants(BaseModel):
@@ -180,7 +190,13 @@ def _add_tenants(router: APIRouter, auth: Authenticated) -> None:
         caller = caller_of(request, principal)
         return TenantView.of(await administration.create_tenant(resources, wanted.id, wanted.name, caller))
 
-    @router.patch("/tenants/{tenant}", tags=["tenants"], summary="Rename, suspend or resume a tenant")
+    @router.get("/tenants/{tenant}", tags=["tenants"], summary="Show a tenant")
+    async def show_tenant(
+        resources: WithResources, _: Annotated[Principal, _administers(auth)], tenant: str
+    ) -> TenantView:
+        return TenantView.of(await administration.find_tenant(resources, tenant))
+
+    @router.patch("/tenants/{tenant}", tags=["tenants"], summary="Change a tenant")
     async def change_tenant(
         request: Request,
         resources: WithResources,
@@ -188,10 +204,9 @@ def _add_tenants(router: APIRouter, auth: Authenticated) -> None:
         tenant: str,
         change: TenantChange,
     ) -> TenantView:
-        changed = await administration.change_tenant(
-            resources, tenant, name=change.name, state=change.state, caller=caller_of(request, principal)
-        )
-        return TenantView.of(changed)
+        wanted = Change(change.name, change.state, change.duplicates, change.requests_at_once)
+        caller = caller_of(request, principal)
+        return TenantView.of(await administration.change_tenant(resources, tenant, wanted, caller))
 
     @router.post("/keys/rotate", tags=["keys"], status_code=201, summary="Announce the next signing key")
     async def rotate_keys(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from libs.auth import TENANTS_ADMIN, USERS_ADMIN, Principal
@@ -15,6 +15,7 @@ from services.identity.domain import (
     Client,
     RuleBroken,
     Tenant,
+    TenantChange,
     User,
     is_tenant,
     new_password,
@@ -98,10 +99,25 @@ async def create_tenant(resources: Resources, tenant: str, name: str, caller: Ca
     return made
 
 
-async def change_tenant(
-    resources: Resources, tenant: str, *, name: str | None, state: str | None, caller: Caller
-) -> Tenant:
-    """Renames, suspends or resumes a tenant. Suspending ends its sessions, and no tokens are given out.
+async def find_tenant(resources: Resources, tenant: str) -> Tenant:
+    """One tenant.
+
+    Raises:
+        NotFound: there is no such tenant.
+    """
+    if is_tenant(tenant):
+        async with transaction(resources.engine, tenant) as connection:
+            found = await accounts.find_tenant(connection, tenant)
+        if found is not None:
+            return found
+    raise _missing(tenant)
+
+
+async def change_tenant(resources: Resources, tenant: str, change: TenantChange, caller: Caller) -> Tenant:
+    """Renames, suspends or resumes a tenant, or changes how its instances are stored.
+
+    Suspending ends its sessions, and no tokens are given out. The services that keep something of the tenant in memory
+    are told of every change but that of the name.
 
     Raises:
         InvalidInput: the name breaks a rule.
@@ -110,21 +126,20 @@ async def change_tenant(
     """
     if not is_tenant(tenant):
         raise _missing(tenant)
-    if tenant == SYSTEM_TENANT and state == "suspended":
+    if tenant == SYSTEM_TENANT and change.state == "suspended":
         raise Conflict("The operators' own tenant can't be suspended.")
-    given = name
+    given = change.name
     shown = None if given is None else checked(lambda: require_text(given, "A tenant's name"))
     async with transaction(resources.engine, tenant) as connection:
-        changed = await accounts.update_tenant(connection, tenant, name=shown, state=state)
+        changed = await accounts.update_tenant(connection, tenant, replace(change, name=shown))
         if changed is None:
             raise _missing(tenant)
-        if state is not None and tenant != SYSTEM_TENANT:
+        if replace(change, name=None) != TenantChange() and tenant != SYSTEM_TENANT:
             now = TenantsChanged(state="active" if changed.active else "suspended")
             await add_to_outbox(connection, TENANTS_CHANGED, envelope(TENANTS_CHANGED, tenant, now))
         if not changed.active:
             await sessions.end_sessions(connection, tenant)
-        parts = [*(["name"] if name is not None else []), *([f"state {state}"] if state is not None else [])]
-        await record(resources, tenant, "change", caller, f"tenant {tenant}: {', '.join(parts)}")
+        await record(resources, tenant, "change", caller, f"tenant {tenant}: {change.in_words()}")
     resources.outbox_filled.set()
     return changed
 

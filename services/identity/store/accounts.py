@@ -6,15 +6,15 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.identity.domain import Client, Tenant, User
+from services.identity.domain import Client, Tenant, TenantChange, User
+
+_TENANT = "id, name, state, created_at, duplicates, requests_at_once"
 
 
 async def find_tenant(connection: AsyncConnection, tenant: str) -> Tenant | None:
     """The tenant, or None."""
     found = (
-        await connection.execute(
-            text("SELECT id, name, state, created_at FROM tenants WHERE id = :tenant"), {"tenant": tenant}
-        )
+        await connection.execute(text(f"SELECT {_TENANT} FROM tenants WHERE id = :tenant"), {"tenant": tenant})
     ).one_or_none()
     return Tenant(*found) if found else None
 
@@ -22,7 +22,7 @@ async def find_tenant(connection: AsyncConnection, tenant: str) -> Tenant | None
 async def list_tenants(connection: AsyncConnection, after: str, limit: int) -> list[Tenant]:
     """Tenants in the order of their identifiers."""
     rows = await connection.execute(
-        text("SELECT id, name, state, created_at FROM tenants WHERE id > :after ORDER BY id LIMIT :limit"),
+        text(f"SELECT {_TENANT} FROM tenants WHERE id > :after ORDER BY id LIMIT :limit"),
         {"after": after, "limit": limit},
     )
     return [Tenant(*row) for row in rows]
@@ -32,27 +32,30 @@ async def insert_tenant(connection: AsyncConnection, tenant: str, name: str) -> 
     """The new tenant, or None when the identifier is taken."""
     made = (
         await connection.execute(
-            text(
-                "INSERT INTO tenants (id, name) VALUES (:tenant, :name) ON CONFLICT DO NOTHING "
-                "RETURNING id, name, state, created_at"
-            ),
+            text(f"INSERT INTO tenants (id, name) VALUES (:tenant, :name) ON CONFLICT DO NOTHING RETURNING {_TENANT}"),
             {"tenant": tenant, "name": name},
         )
     ).one_or_none()
     return Tenant(*made) if made else None
 
 
-async def update_tenant(
-    connection: AsyncConnection, tenant: str, *, name: str | None, state: str | None
-) -> Tenant | None:
+async def update_tenant(connection: AsyncConnection, tenant: str, change: TenantChange) -> Tenant | None:
     """The tenant after the change, or None when there is none."""
     changed = (
         await connection.execute(
             text(
-                "UPDATE tenants SET name = coalesce(:name, name), state = coalesce(:state, state) "
-                "WHERE id = :tenant RETURNING id, name, state, created_at"
+                "UPDATE tenants SET name = coalesce(:name, name), state = coalesce(:state, state), "
+                "duplicates = coalesce(:duplicates, duplicates), "
+                "requests_at_once = nullif(coalesce(CAST(:requests_at_once AS integer), requests_at_once), 0) "
+                f"WHERE id = :tenant RETURNING {_TENANT}"
             ),
-            {"tenant": tenant, "name": name, "state": state},
+            {
+                "tenant": tenant,
+                "name": change.name,
+                "state": change.state,
+                "duplicates": change.duplicates,
+                "requests_at_once": change.requests_at_once,
+            },
         )
     ).one_or_none()
     return Tenant(*changed) if changed else None

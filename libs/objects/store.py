@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -52,10 +52,11 @@ _MOST_UPLOADS: Final = 8
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One entry of a listing: its key and its size in bytes."""
+    """One entry of a listing: its key, its size in bytes, when it was written."""
 
     key: str
     size: int
+    modified: datetime
 
 
 class ObjectStore:
@@ -261,16 +262,22 @@ class ObjectStore:
                 raise ObjectsUnavailable("The object store sent another number of bytes than it announced.")
             yield piece
 
-    async def list(self, tenant: str, prefix: str) -> AsyncIterator[StoredObject]:
-        """The objects whose key begins with the prefix, by key. The prefix ends at a ``/`` or is empty."""
-        pages = obstore.list(self._store(tenant), prefix or None, chunk_size=1000)
+    async def list(self, tenant: str, prefix: str, *, after: str = "") -> AsyncIterator[StoredObject]:
+        """The objects whose key begins with the prefix, by key.
+
+        Arguments:
+            tenant: whose bucket.
+            prefix: ends at a ``/`` or is empty.
+            after: the key behind which the list begins.
+        """
+        pages = obstore.list(self._store(tenant), prefix or None, offset=after or None, chunk_size=1000)
         while True:
             try:
                 page = await self._bounded(pages.__anext__(), tenant)
             except StopAsyncIteration:
                 return
             for entry in page:
-                yield StoredObject(entry["path"], int(entry["size"]))
+                yield StoredObject(entry["path"], int(entry["size"]), entry["last_modified"])
 
     async def delete(self, tenant: str, key: str) -> None:
         """Deletes an object; that it is not there is no error."""

@@ -3,7 +3,7 @@
 STOW-RS requests are spooled, checked instance by instance, and written as packs into the tenant's own bucket; then
 the event is published; only then the sender gets its answer.
 
-Consumes: ``tenants.changed`` (makes the bucket of a new tenant).
+Consumes: ``tenants.changed`` (makes the bucket of a new tenant, learns of changed rules).
 Produces: ``instances.stored``, ``audit.recorded``.
 Tables it writes: none. It reads ``instances`` to find earlier versions and to wait for a person's upload.
 """

@@ -100,30 +100,21 @@ async def _store(request: Request, principal: Principal, study: str | None, sett
     sender = sender_of(request, principal)
     try:
         spool_parts = _understand(request, principal, study, settings)
+        rules = await resources.storing.rules.of(sender.tenant)
         async with (
-            resources.admission.turn(sender.tenant),
+            resources.admission.turn(sender.tenant, rules.requests_at_once),
             resources.spool.request(_declared_size(request), sender.tenant) as spool,
         ):
             await spool_parts(spool)
             if not spool.begun:
                 raise BadRequest("The body has no parts, so there is nothing to store.")
-            outcomes = await handlers.store_instances(
-                spool,
-                sender,
-                study,
-                objects=resources.objects,
-                producer=resources.producer,
-                audit=resources.audit,
-                engine=resources.engine,
-                uploads=resources.uploads,
-                limits=resources.limits,
-            )
+            outcomes = await handlers.store_instances(spool, sender, study, resources.storing)
     except NotDurable:
         raise  # recorded already, study by study
     except Problem as problem:
         await handlers.refuse_request(resources.audit, sender, study if is_uid(study) else None, problem)
         raise
-    await handlers.await_catalog(sender, outcomes, engine=resources.engine, limits=resources.limits)
+    await handlers.await_catalog(sender, outcomes, engine=resources.engine, limits=resources.storing.limits)
     content = orjson.dumps(store_response(outcomes, settings.public_url.rstrip("/")))
     return Response(content, status_of(outcomes), media_type=ANSWER_TYPE)
 

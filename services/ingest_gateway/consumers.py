@@ -8,10 +8,14 @@ from services.ingest_gateway.resources import Resources
 
 
 async def consume_tenants(resources: Resources, bootstrap: str, stop: asyncio.Event) -> None:
-    """Makes the bucket of each tenant that appears in ``tenants.changed``, until told to stop."""
+    """Makes the bucket of each tenant that appears in ``tenants.changed``, and has its rules read again.
+
+    It goes on until told to stop.
+    """
 
     async def handle(events: list[Envelope[TenantsChanged]]) -> None:
         for tenant in dict.fromkeys(event.tenant for event in events):
+            resources.storing.rules.forget(tenant)
             await handlers.provision_tenant(resources.objects, tenant)
 
     await consume(

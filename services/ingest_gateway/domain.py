@@ -2,12 +2,14 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 from libs.dicom.header import Header
+from libs.packs import Rule
 
 NO_RESOURCES: Final = 0xA700
 """Failure Reason: out of resources; sending it again may help (PS3.18 table I.2-2)."""
@@ -17,8 +19,6 @@ PROCESSING_FAILURE: Final = 0x0110
 """Failure Reason: something failed on our side; sending it again may not help."""
 CANNOT_UNDERSTAND: Final = 0xC000
 """Failure Reason: the bytes can't be read as DICOM."""
-DIFFERING_DUPLICATE: Final = 0xB000
-"""Warning Reason: an instance of this UID with other bytes came first and stays; this one is kept as a version."""
 
 PRIVATE_CREATOR: Final = "LIGHTBOX"
 
@@ -127,11 +127,21 @@ class PackLimits:
 
 @dataclass(frozen=True)
 class PlannedPack:
-    """Instances of one series that will be stored as one object."""
+    """Instances of one series that will be stored as one object.
+
+    Attributes:
+        study_uid: of all of them.
+        series_uid: of all of them.
+        instances: what it will hold.
+        stored: the time that it will carry.
+        rule: what holds where an instance's UID is taken by other bytes.
+    """
 
     study_uid: str
     series_uid: str
     instances: tuple[Instance, ...]
+    stored: datetime
+    rule: Rule = "keep-first"
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,7 @@ class Outcome:
         sha256: of the bytes, in hexadecimal.
         failure: why it was not stored.
         warning: what the sender should know although it was stored.
+        quarantine: the identifier under which the bytes are kept in quarantine.
     """
 
     sop_instance_uid: str = ""
@@ -155,6 +166,7 @@ class Outcome:
     sha256: str = ""
     failure: Reason | None = None
     warning: Reason | None = None
+    quarantine: str = ""
 
     @property
     def stored(self) -> bool:
@@ -201,11 +213,19 @@ def refusal_of_part(headers: Mapping[str, str], media_type: str) -> Reason | Non
     return None
 
 
-def plan_packs(instances: Sequence[Instance], limits: PackLimits) -> list[PlannedPack]:
+def plan_packs(
+    instances: Sequence[Instance], limits: PackLimits, stored: datetime, rule: Rule = "keep-first"
+) -> list[PlannedPack]:
     """Groups instances into packs. The same instances in the same order always give the same packs.
 
     Identical instances are packed once. Of differing ones with the same UID each goes into a pack of its own rank, and
-    packs of the earlier ones come first, so that who came first stays first.
+    packs of the earlier ones carry an earlier time, so that who came first stays first.
+
+    Arguments:
+        instances: in the order of arrival.
+        limits: when a pack is full.
+        stored: the time for the first of them.
+        rule: what holds where an instance's UID is taken by other bytes.
     """
     ranks: dict[str, list[str]] = defaultdict(list)
     groups: dict[tuple[int, str, str], list[Instance]] = defaultdict(list)
@@ -216,8 +236,9 @@ def plan_packs(instances: Sequence[Instance], limits: PackLimits) -> list[Planne
         groups[len(known), instance.study_uid, instance.series_uid].append(instance)
         known.append(instance.sha256)
     packs: list[PlannedPack] = []
-    for (_, study_uid, series_uid), members in sorted(groups.items(), key=lambda item: item[0][0]):
-        packs.extend(PlannedPack(study_uid, series_uid, part) for part in _split(members, limits))
+    for (rank, study_uid, series_uid), members in sorted(groups.items(), key=lambda item: item[0][0]):
+        time = stored + timedelta(microseconds=rank)
+        packs.extend(PlannedPack(study_uid, series_uid, part, time, rule) for part in _split(members, limits))
     return packs
 
 
@@ -240,22 +261,6 @@ def _split(instances: Sequence[Instance], limits: PackLimits) -> list[tuple[Inst
     return [*parts, tuple(current)] if current else parts
 
 
-def warn_of_differing(outcomes: Sequence[Outcome], earlier: Mapping[str, str]) -> list[Outcome]:
-    """Adds the warning to each stored instance whose UID was taken by other bytes before.
-
-    Arguments:
-        outcomes: in the order of arrival.
-        earlier: SOP Instance UID → SHA-256 of what the catalog has had before.
-    """
-    first = dict(earlier)
-    words = "an instance with this UID and other bytes was stored before; it stays, this one is kept as a version"
-    result: list[Outcome] = []
-    for outcome in outcomes:
-        differs = outcome.stored and first.setdefault(outcome.sop_instance_uid, outcome.sha256) != outcome.sha256
-        result.append(replace(outcome, warning=Reason(DIFFERING_DUPLICATE, words)) if differs else outcome)
-    return result
-
-
 def status_of(outcomes: Collection[Outcome]) -> int:
     """The HTTP status of the answer (PS3.18 table 10.5.3-1): 200, 202 with failures or warnings, 409 none stored."""
     stored = sum(outcome.stored for outcome in outcomes)
@@ -269,7 +274,8 @@ def store_response(outcomes: Sequence[Outcome], public_url: str) -> dict[str, An
     """The Store Instances Response Module as DICOM JSON (PS3.18 section 10.5.3, annex I).
 
     Besides the standard's attributes each stored item has the private (0009,1001), the SHA-256 of the whole Part 10
-    file as it is kept; and each item with a reason has (0009,1002), the reason in words.
+    file as it is kept; each item with a reason has (0009,1002), the reason in words; and each failed item whose bytes
+    are kept in quarantine has (0009,1003), the identifier of the entry.
     """
     studies = {outcome.study_uid for outcome in outcomes if outcome.stored}
     answer: dict[str, Any] = {}
@@ -298,6 +304,8 @@ def _failed_item(outcome: Outcome) -> dict[str, Any]:
         item["00081197"] = _element("US", outcome.failure.code)
         item["00090010"] = _element("LO", PRIVATE_CREATOR)
         item["00091002"] = _element("LT", outcome.failure.words)
+    if outcome.quarantine:
+        item["00091003"] = _element("LO", outcome.quarantine)
     return dict(sorted(item.items()))
 
 

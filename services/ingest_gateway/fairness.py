@@ -51,12 +51,14 @@ class _Tenant:
         waiting: those who wait, in the order of their coming.
         finish: the virtual time at which the last turn it asked for ends.
         left: when it was last seen to have or want a turn, by the clock.
+        most: turns it may have at once, where it has a bound of its own.
     """
 
     held: int = 0
     waiting: deque[_Waiting] = field(default_factory=deque)
     finish: float = 0.0
     left: float = 0.0
+    most: int | None = None
 
 
 class Turns:
@@ -98,18 +100,22 @@ class Turns:
         return known.held + len(known.waiting) if known else 0
 
     @asynccontextmanager
-    async def turn(self, tenant: str, cost: float = 1.0, *, timeout: float | None = None) -> AsyncIterator[None]:
+    async def turn(
+        self, tenant: str, cost: float = 1.0, *, timeout: float | None = None, most: int | None = None
+    ) -> AsyncIterator[None]:
         """Waits for a turn, and holds it.
 
         Arguments:
             tenant: whose it is.
             cost: how much is done in it; a tenant that does twice as much in each gets half as many.
             timeout: seconds that it is waited for.
+            most: turns at once of this tenant, where it has a bound of its own.
 
         Raises:
             TimeoutError: it did not come in time.
         """
         known = self._tenants.setdefault(tenant, _Tenant())
+        known.most = most
         waiting = _Waiting(max(self._virtual, known.finish), cost, asyncio.get_running_loop().create_future())
         known.finish = waiting.start + cost
         known.waiting.append(waiting)
@@ -161,7 +167,7 @@ class Turns:
             first.granted.set_result(None)
 
     def _may_have(self, tenant: _Tenant) -> bool:
-        if tenant.held >= self._per_tenant:
+        if tenant.held >= (tenant.most or self._per_tenant):
             return False
         if tenant.held < max(1, self._at_once // len(self._tenants)):
             return True

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final
 
 import orjson
@@ -22,7 +23,7 @@ from libs.events import (
     envelope,
 )
 from libs.objects import BucketMissing, ObjectError, ObjectStore
-from libs.packs import InvalidPack
+from libs.packs import InvalidPack, Rule
 from libs.tenancy import SYSTEM_TENANT
 from libs.web.problems import Problem
 from services.ingest_gateway import store
@@ -40,11 +41,22 @@ from services.ingest_gateway.domain import (
     outcome_of,
     plan_packs,
     study_records,
-    warn_of_differing,
     wrong_study,
 )
+from services.ingest_gateway.duplicates import (
+    Policy,
+    Sorted,
+    packs_to_check,
+    refusal,
+    sort_duplicates,
+    warn_of_differing,
+)
+from services.ingest_gateway.earlier import EarlierInstances
 from services.ingest_gateway.errors import NotDurable, StorageFull
 from services.ingest_gateway.fairness import Turns
+from services.ingest_gateway.handlers_quarantine import quarantine_refused
+from services.ingest_gateway.quarantine import Quarantine
+from services.ingest_gateway.rules import StoringRules
 from services.ingest_gateway.spool import RequestSpool
 
 SERVICE: Final = "ingest_gateway"
@@ -69,7 +81,6 @@ class StoreLimits:
         store_timeout: for storing one small pack.
         publish_timeout: for Kafka to acknowledge.
         visible_timeout: how long a person waits for the catalog.
-        lookup_timeout: for looking up earlier versions.
     """
 
     pack: PackLimits
@@ -77,33 +88,47 @@ class StoreLimits:
     store_timeout: float
     publish_timeout: float
     visible_timeout: float
-    lookup_timeout: float
+
+
+@dataclass(frozen=True)
+class Storing:
+    """What storing works with.
+
+    Attributes:
+        objects: the object store.
+        producer: publishes ``instances.stored``.
+        audit: keeps one record a study.
+        uploads: turns at building and uploading a pack, of all requests.
+        limits: bounds of one request.
+        rules: how each tenant's instances are stored.
+        earlier: looks up what was stored before.
+        quarantine: takes what is refused and can't be trusted.
+    """
+
+    objects: ObjectStore
+    producer: Producer
+    audit: AuditTrail
+    uploads: Turns
+    limits: StoreLimits
+    rules: StoringRules
+    earlier: EarlierInstances
+    quarantine: Quarantine
 
 
 async def store_instances(
-    spool: RequestSpool,
-    sender: Sender,
-    study_uid: str | None,
-    *,
-    objects: ObjectStore,
-    producer: Producer,
-    audit: AuditTrail,
-    engine: AsyncEngine,
-    uploads: Turns,
-    limits: StoreLimits,
+    spool: RequestSpool, sender: Sender, study_uid: str | None, storing: Storing, *, policy: Policy | None = None
 ) -> list[Outcome]:
     """Stores what is in the spool: packs into the bucket, then the events, and only then an outcome of success.
+
+    What the catalog knows with the same bytes, and whose pack is there, is a success that writes nothing. What can't be
+    trusted is kept in quarantine.
 
     Arguments:
         spool: the parts of the request, all of them whole.
         sender: who stores, and for which tenant.
         study_uid: the study named by the address, if any; instances of another one are refused.
-        objects: the object store.
-        producer: publishes ``instances.stored``.
-        audit: keeps one record a study.
-        engine: the catalog.
-        uploads: turns at building and uploading a pack, of all requests.
-        limits: bounds of this request.
+        storing: what storing works with.
+        policy: what is done with duplicates, where it is not what the tenant has chosen.
 
     Returns:
         one outcome a part, in the order of their arrival.
@@ -116,17 +141,25 @@ async def store_instances(
     read = await read_instances(spool, study_uid)
     instances = [item for item in read if isinstance(item, Instance)]
     tenant = sender.tenant
-    earlier, failures = await asyncio.gather(
-        store.find_earlier(engine, tenant, {i.sop_instance_uid for i in instances}, timeout=limits.lookup_timeout),
-        _make_durable(spool, sender, instances, objects=objects, producer=producer, uploads=uploads, limits=limits),
+    rules, earlier = await asyncio.gather(
+        storing.rules.of(tenant), storing.earlier.find(tenant, {i.sop_instance_uid for i in instances})
+    )
+    rules = replace(rules, duplicates=policy or rules.duplicates)
+    there = await storing.earlier.packs_there(tenant, packs_to_check(instances, earlier))
+    duplicates = sort_duplicates(instances, earlier, there, rules.duplicates)
+    read = [_refuse_duplicate(item, duplicates) if isinstance(item, Instance) else item for item in read]
+    (read, failures) = await asyncio.gather(
+        quarantine_refused(storing.quarantine, spool.parts, read, sender),
+        _make_durable(spool, sender, duplicates.new, storing, rules.pack_rule),
     )
     outcomes = [
         outcome_of(item, failure=failures.get(item.content)) if isinstance(item, Instance) else item for item in read
     ]
-    outcomes = warn_of_differing(outcomes, earlier)
-    await _record_outcomes(audit, sender, outcomes)
-    _count(tenant, outcomes, instances)
-    if instances and len(failures) == len({i.content for i in instances}):
+    outcomes = warn_of_differing(outcomes, earlier, rules.duplicates)
+    await _record_outcomes(storing.audit, sender, outcomes)
+    _count(tenant, outcomes, duplicates.new)
+    storable = {i.content for i in instances} - duplicates.refused
+    if storable and len(failures) == len(storable):
         raise NotDurable(f"Nothing could be stored: {next(iter(failures.values())).words}. Send it again.")
     return outcomes
 
@@ -222,22 +255,20 @@ def _read(part: SpooledPart) -> tuple[Header, int]:
     return header, len(orjson.dumps(header.dicom))
 
 
+def _refuse_duplicate(instance: Instance, duplicates: Sorted) -> Instance | Outcome:
+    return outcome_of(instance, failure=refusal()) if instance.content in duplicates.refused else instance
+
+
 async def _make_durable(
-    spool: RequestSpool,
-    sender: Sender,
-    instances: Sequence[Instance],
-    *,
-    objects: ObjectStore,
-    producer: Producer,
-    uploads: Turns,
-    limits: StoreLimits,
+    spool: RequestSpool, sender: Sender, instances: Sequence[Instance], storing: Storing, rule: Rule
 ) -> dict[tuple[str, str], Reason]:
     """Stores the packs and publishes their events.
 
     Returns:
         why instances are not durable: (SOP Instance UID, SHA-256) → reason; the others are.
     """
-    packs = plan_packs(instances, limits.pack)
+    limits = storing.limits
+    packs = plan_packs(instances, limits.pack, datetime.now(UTC), rule)
     gate = asyncio.Semaphore(limits.uploads)
     away: Reason | None = None
 
@@ -247,7 +278,7 @@ async def _make_durable(
             if away is not None:
                 return away  # a sender of many series must not wait for the store's time-out once for each
             result = await _put_pack(
-                spool, sender, pack, objects=objects, uploads=uploads, timeout=limits.store_timeout
+                spool, sender, pack, objects=storing.objects, uploads=storing.uploads, timeout=limits.store_timeout
             )
             if isinstance(result, Reason) and result.code == NO_RESOURCES:
                 away = result
@@ -259,7 +290,7 @@ async def _make_durable(
     if events:
         try:
             envelopes = [envelope(INSTANCES_STORED, sender.tenant, event) for event in events]
-            await producer.publish(INSTANCES_STORED, envelopes, limits.publish_timeout)
+            await storing.producer.publish(INSTANCES_STORED, envelopes, limits.publish_timeout)
             crash_point("ingest.announced")
         except EventsUnavailable as error:
             _log.warning("packs were stored and not announced", packs=len(events), error=repr(error))

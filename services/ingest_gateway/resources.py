@@ -10,11 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.events import AuditTrail, Producer
 from libs.objects import ObjectStore
-from libs.servers import open_servers
+from libs.servers import Servers, open_servers
 from services.ingest_gateway.admission import Admission
 from services.ingest_gateway.domain import PackLimits
+from services.ingest_gateway.earlier import EarlierInstances
 from services.ingest_gateway.fairness import Turns
-from services.ingest_gateway.handlers import SERVICE, StoreLimits
+from services.ingest_gateway.handlers import SERVICE, StoreLimits, Storing
+from services.ingest_gateway.quarantine import Quarantine, QuarantineLimits
+from services.ingest_gateway.rules import Pause, StoringRules
 from services.ingest_gateway.settings import Settings
 from services.ingest_gateway.spool import Spool
 
@@ -32,8 +35,7 @@ class Resources:
         audit: keeps audit records.
         spool: temporary files.
         admission: bounds the requests under way.
-        uploads: turns at building and uploading a pack.
-        limits: bounds of storing one request.
+        storing: what storing works with.
     """
 
     engine: AsyncEngine
@@ -42,8 +44,7 @@ class Resources:
     audit: AuditTrail
     spool: Spool
     admission: Admission
-    uploads: Turns
-    limits: StoreLimits
+    storing: Storing
 
 
 @asynccontextmanager
@@ -80,8 +81,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                     audit=audit,
                     spool=spool,
                     admission=_admission(settings),
-                    uploads=Turns("uploads", settings.uploads_at_once),
-                    limits=_limits(settings),
+                    storing=_storing(settings, servers, audit),
                 )
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
@@ -96,6 +96,30 @@ def _admission(settings: Settings) -> Admission:
     )
 
 
+def _storing(settings: Settings, servers: Servers, audit: AuditTrail) -> Storing:
+    pause = Pause()
+    timeout = settings.lookup_timeout
+    return Storing(
+        objects=servers.objects,
+        producer=servers.producer,
+        audit=audit,
+        uploads=Turns("uploads", settings.uploads_at_once),
+        limits=_limits(settings),
+        rules=StoringRules(servers.engine, pause, timeout=timeout, max_age=settings.rules_age),
+        earlier=EarlierInstances(servers.engine, servers.objects, pause, timeout=timeout),
+        quarantine=Quarantine(
+            servers.objects,
+            QuarantineLimits(
+                entries=settings.quarantine_entries,
+                size=settings.quarantine_bytes,
+                largest=settings.quarantine_largest,
+                days=settings.quarantine_days,
+                timeout=settings.store_timeout,
+            ),
+        ),
+    )
+
+
 def _limits(settings: Settings) -> StoreLimits:
     return StoreLimits(
         pack=PackLimits(settings.pack_instances, settings.pack_bytes),
@@ -103,5 +127,4 @@ def _limits(settings: Settings) -> StoreLimits:
         store_timeout=settings.store_timeout,
         publish_timeout=settings.publish_timeout,
         visible_timeout=settings.visible_timeout,
-        lookup_timeout=settings.lookup_timeout,
     )

@@ -2,17 +2,15 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Collection
-from datetime import UTC, datetime
 from typing import Final
 
 import structlog
-from sqlalchemy import Text, any_, bindparam, func, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.catalog.tables import instances as catalog_instances
 from libs.crash import crash_point
 from libs.dicom import read_header
 from libs.events.models import InstancesStored
@@ -20,6 +18,7 @@ from libs.objects import AlreadyExists, ObjectStore
 from libs.packs import InvalidPack, MeasuredInput, PackLayout, lay_out_pack, locate_index, pack_key, read_index
 from libs.tenancy import tenant_transaction
 from services.ingest_gateway.domain import Instance, PlannedPack
+from services.ingest_gateway.duplicates import Earlier, TenantRules
 from services.ingest_gateway.spool import RequestSpool
 
 _SLOWEST: Final = 2 << 20
@@ -28,6 +27,16 @@ _TAIL: Final = 256 << 10
 """How many last bytes of an earlier pack are read at first; they hold its index, unless it is a large one."""
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 0.25
+_RULES = text("SELECT duplicates, requests_at_once FROM tenants WHERE id = :tenant")
+_EARLIER = text("""
+SELECT i.sop_uid, encode(i.sha256, 'hex') AS sha256, p.key, true AS shown
+FROM instances i JOIN packs p ON p.tenant_id = i.tenant_id AND p.id = i.pack_key
+WHERE i.sop_uid = ANY(CAST(:uids AS text[]))
+UNION ALL
+SELECT v.sop_uid, encode(v.sha256, 'hex'), p.key, false
+FROM instance_versions v JOIN packs p ON p.tenant_id = v.tenant_id AND p.id = v.pack_key
+WHERE v.sop_uid = ANY(CAST(:uids AS text[]))
+""")
 _log = structlog.get_logger(__name__)
 
 
@@ -98,7 +107,9 @@ async def _locate_earlier(objects: ObjectStore, tenant: str, key: str, pack: Pla
 
 def _lay_out(pack: PlannedPack, source: str) -> PackLayout:
     inputs = (MeasuredInput(i.header or read_header(i.path), i.path, i.size, i.sha256, i.crc32) for i in pack.instances)
-    return lay_out_pack(inputs, study=pack.study_uid, series=pack.series_uid, stored=datetime.now(UTC), source=source)
+    return lay_out_pack(
+        inputs, study=pack.study_uid, series=pack.series_uid, stored=pack.stored, source=source, rule=pack.rule
+    )
 
 
 def _remove_files(instances: Collection[Instance]) -> None:
@@ -106,17 +117,27 @@ def _remove_files(instances: Collection[Instance]) -> None:
         instance.path.unlink(missing_ok=True)
 
 
-async def find_earlier(engine: AsyncEngine, tenant: str, uids: Collection[str], *, timeout: float) -> dict[str, str]:
-    """What the catalog has under these SOP Instance UIDs: UID → SHA-256 in hexadecimal.
+async def read_rules(engine: AsyncEngine, tenant: str) -> TenantRules:
+    """How the tenant's instances are stored; the defaults for a tenant that is not known."""
+    async with tenant_transaction(engine, tenant) as connection:
+        row = (await connection.execute(_RULES, {"tenant": tenant})).one_or_none()
+    return TenantRules(row.duplicates, row.requests_at_once) if row is not None else TenantRules()
 
-    Storing does not depend on the catalog: while it is away, nothing is found.
+
+async def find_earlier(engine: AsyncEngine, tenant: str, uids: Collection[str]) -> dict[str, Earlier]:
+    """What the catalog has under these SOP Instance UIDs, shown or kept as a version.
+
+    Raises:
+        SQLAlchemyError, OSError: the catalog is away.
     """
-    try:
-        async with asyncio.timeout(timeout):
-            return await _hashes(engine, tenant, uids)
-    except (TimeoutError, SQLAlchemyError, OSError) as error:
-        _log.warning("earlier versions were not looked up", error=repr(error))
-        return {}
+    shown: dict[str, str] = {}
+    packs: dict[str, dict[str, str]] = defaultdict(dict)
+    async with tenant_transaction(engine, tenant) as connection:
+        for row in await connection.execute(_EARLIER, {"uids": list(uids)}):
+            packs[row.sop_uid][row.sha256] = row.key
+            if row.shown:
+                shown[row.sop_uid] = row.sha256
+    return {uid: Earlier(shown.get(uid, ""), found) for uid, found in packs.items()}
 
 
 async def wait_until_visible(engine: AsyncEngine, tenant: str, uids: Collection[str], *, timeout: float) -> bool:
@@ -129,18 +150,12 @@ async def wait_until_visible(engine: AsyncEngine, tenant: str, uids: Collection[
     pause = _FIRST_PAUSE
     deadline = time.monotonic() + timeout
     while wanted and (left := deadline - time.monotonic()) > 0:
-        wanted -= (await find_earlier(engine, tenant, wanted, timeout=left)).keys()
+        try:
+            async with asyncio.timeout(left):
+                wanted -= (await find_earlier(engine, tenant, wanted)).keys()
+        except (TimeoutError, SQLAlchemyError, OSError) as error:
+            _log.warning("the catalog was not asked", error=repr(error))
         if wanted:
             await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
     return not wanted
-
-
-async def _hashes(engine: AsyncEngine, tenant: str, uids: Collection[str]) -> dict[str, str]:
-    table = catalog_instances.c
-    query = select(table.sop_uid, func.encode(table.sha256, "hex")).where(
-        table.tenant_id == tenant, table.sop_uid == any_(bindparam("uids", list(uids), ARRAY(Text)))
-    )
-    async with tenant_transaction(engine, tenant) as connection:
-        rows = await connection.execute(query)
-        return {row[0]: row[1] for row in rows}

@@ -192,7 +192,7 @@ def _add_tenants(router: APIRouter, auth: Authenticated) -> None:
 
     @router.get("/tenants/{tenant}", tags=["tenants"], summary="Show a tenant")
     async def show_tenant(
-        resources: WithResources, _: Annotated[Principal, _administers(auth)], tenant: str
+        resources: WithResources, _: Annotated[Principal, administers(auth)], tenant: str
     ) -> TenantView:
         return TenantView.of(await administration.find_tenant(resources, tenant))
 

@@ -31,6 +31,34 @@ async def test_a_new_tenant_is_told_to_the_other_services(identity: Identity) ->
     assert listed.json()["next"] == tenant
 
 
+async def test_how_a_clinic_stores_duplicates_is_set_told_and_recorded(identity: Identity) -> None:
+    """An operator's change must reach the gateway that applies it, and be found in the record afterwards."""
+    tenant = new_tenant_id()
+    made = await identity.call("POST", "/tenants", {"id": tenant, "name": "North"})
+    assert (made.json()["duplicates"], made.json()["requests_at_once"]) == ("keep-first", None)
+    for change in ({"duplicates": "refuse", "requests_at_once": 3}, {"requests_at_once": 0}, {"name": "N"}):
+        (await identity.call("PATCH", f"/tenants/{tenant}", change)).raise_for_status()
+    found = (await identity.call("GET", f"/tenants/{tenant}")).raise_for_status().json()
+    assert (found["duplicates"], found["requests_at_once"], found["name"]) == ("refuse", None, "N")
+    assert (await identity.call("PATCH", f"/tenants/{tenant}", {"duplicates": "replace"})).status_code in (400, 422)
+    assert (await identity.call("PATCH", f"/tenants/{tenant}", {"requests_at_once": 1001})).status_code in (400, 422)
+    assert len(await identity.events(TENANTS_CHANGED.name, tenant, 3)) == 3, "made, and two changes of the rules"
+    details = [json.loads(e)["data"]["detail"] for e in await identity.events(AUDIT_RECORDED.name, tenant, 4)]
+    assert any("duplicates refuse, requests at once 3" in detail for detail in details)
+
+
+async def test_an_administrator_sees_the_rules_and_does_not_set_them(identity: Identity) -> None:
+    """What is refused or kept is agreed between the clinic and who runs the installation."""
+    tenant, other = new_tenant_id(), new_tenant_id()
+    for one in (tenant, other):
+        await identity.call("POST", "/tenants", {"id": one, "name": "x"})
+    await identity.add_user(tenant, "ada", ("tenant-administrator",))
+    ada = await identity.token_of(tenant, "ada")
+    assert (await identity.call("GET", f"/tenants/{tenant}", headers=ada)).json()["duplicates"] == "keep-first"
+    assert (await identity.call("GET", f"/tenants/{other}", headers=ada)).status_code == 404
+    assert (await identity.call("PATCH", f"/tenants/{tenant}", {"duplicates": "refuse"}, ada)).status_code == 403
+
+
 @pytest.mark.parametrize("tenant", ["", "a", "North", "nord süd", "-x", "x-", "a" * 33, "a_b", "a/../b"])
 async def test_malformed_tenants_are_refused(identity: Identity, tenant: str) -> None:
     assert (await identity.call("POST", "/tenants", {"id": tenant, "name": "x"})).status_code == 400

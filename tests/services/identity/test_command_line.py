@@ -129,6 +129,19 @@ def test_a_clinic_with_a_user_is_made_and_the_user_logs_in(run: Run, address: st
     assert tenant in [one["id"] for one in _json(run(tenants.app, "list", "--json"))["tenants"]]
 
 
+def test_how_duplicates_are_stored_is_set_and_shown(run: Run, tenant: str) -> None:
+    shown = _json(run(tenants.app, "set", tenant, "--duplicates", "refuse", "--requests-at-once", "2", "--json"))
+    assert (shown["duplicates"], shown["requests_at_once"]) == ("refuse", 2)
+    told = run(tenants.app, "show", tenant)
+    assert told.exit_code == 0
+    assert "goes to quarantine" in told.output
+    listed = _json(run(tenants.app, "list", "--json"))["tenants"]
+    assert [one["duplicates"] for one in listed if one["id"] == tenant] == ["refuse"]
+    assert run(tenants.app, "set", tenant, "--duplicates", "replace").exit_code == 2
+    with_nothing = run(tenants.app, "set", tenant)
+    assert isinstance(with_nothing.exception, CliError)
+
+
 def test_clients_come_and_go(run: Run, address: str, tenant: str) -> None:
     made = _json(run(clients.app, "add", tenant, "reports", "--scope", "dicom:read", "--json"))
 

@@ -34,6 +34,7 @@ def settings_for(backing: Backing, issuer: TokenIssuer, spool: Path, **overrides
         "spool_dir": spool,
         "min_free": 0,
         "visible_timeout": 1,
+        "rules_age": 0,
     }
     return Settings(**{**values, **overrides})
 

@@ -173,3 +173,14 @@ async def test_waiting_is_bounded() -> None:
         await at.end("flood")
         async with at.turns.turn("modest", timeout=10):
             assert at.turns.present("modest") == 1
+
+
+async def test_a_tenant_with_a_bound_of_its_own_keeps_it_even_when_alone() -> None:
+    """What an operator has set for one clinic holds, whatever the others have."""
+    turns = Turns("test", 4)
+    async with turns.turn("north", most=1), turns.turn("south"):
+        with pytest.raises(TimeoutError):
+            async with turns.turn("north", most=1, timeout=0.05):
+                pytest.fail("a second turn at once")
+        async with turns.turn("south", timeout=0.05):
+            assert turns.present("south") == 2

@@ -42,7 +42,7 @@ def objects(backing: Backing) -> ObjectStore:
 
 
 async def keys(objects: ObjectStore, tenant: str) -> list[str]:
-    return [entry.key async for entry in objects.list(tenant, "")]
+    return [entry.key async for entry in objects.list(tenant, "packs/")]
 
 
 async def stored_hashes(objects: ObjectStore, tenant: str) -> dict[str, str]:

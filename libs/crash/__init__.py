@@ -16,11 +16,12 @@ VARIABLE: Final = "LIGHTBOX_CRASH_AT"
 
 CrashPoint = Literal[
     # The edge: between a scanner's C-STORE and its answer, and between the cloud's answer and the freed space.
-    "edge.written",  # the file is written and not synced
-    "edge.synced",  # the file is synced and has no row
-    "edge.entered",  # the row is on disk and the scanner has no answer
+    "edge.written",  # the record is written and not synced
+    "edge.synced",  # the record is synced, has no row, and the scanner has no answer
+    "edge.entered",  # the row is in the journal
     "edge.proven",  # the cloud has answered and the row is still there
-    "edge.forgotten",  # the row is gone and the file is still there
+    "edge.forgotten",  # the row is gone and its space is not free yet
+    "edge.renewed",  # a segment may be written over and nothing is written yet
     # The ingest gateway: between the first byte of a request and its answer.
     "ingest.part_spooled",  # one part is spooled, others may follow
     "ingest.pack_built",  # a pack is built and not in the object store

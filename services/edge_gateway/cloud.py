@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from services.edge_gateway.domain import Answer, Instance
 from services.edge_gateway.errors import BatchRefused, CloudAway, SpoolDamaged
-from services.edge_gateway.store import Spool
+from services.edge_gateway.spool import Spool
 
 _SLICE: Final = 1 << 20
 _LARGEST_ANSWER: Final = 16 << 20
@@ -184,10 +184,11 @@ async def _pieces(path: Path, instance: Instance) -> AsyncIterator[bytes]:
     sent = 0
     try:
         with path.open("rb", buffering=0) as file:
-            while piece := await asyncio.to_thread(file.read, _SLICE):
+            file.seek(instance.offset)
+            while piece := await asyncio.to_thread(file.read, min(_SLICE, instance.size - sent)):
                 digest.update(piece)
                 sent += len(piece)
-                if sent > instance.size or (sent == instance.size and digest.hexdigest() != instance.sha256):
+                if sent == instance.size and digest.hexdigest() != instance.sha256:
                     raise SpoolDamaged(instance.sequence, "the spooled file is not what was written")
                 yield piece
     except OSError as error:

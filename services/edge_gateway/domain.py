@@ -22,10 +22,11 @@ class Instance:
         sop_instance_uid: (0008,0018).
         study_uid: (0020,000D).
         series_uid: (0020,000E).
-        file: name of the Part 10 file in the spool.
+        file: name of the file in the spool that holds it.
         size: its length in bytes.
         sha256: its SHA-256, hexadecimal.
         received: when it was acknowledged, seconds since 1970.
+        offset: where in the file its Part 10 file begins.
     """
 
     sequence: int
@@ -36,6 +37,7 @@ class Instance:
     size: int
     sha256: str
     received: float
+    offset: int
 
     @property
     def series(self) -> SeriesKey:

@@ -1,38 +1,27 @@
 """Errors that carry their outcome: a DIMSE status towards the scanner, a retry or not towards the cloud."""
 
-from typing import ClassVar
-
-
-class StoreRefused(Exception):
-    """A C-STORE that is not taken.
-
-    Attributes:
-        status: the DIMSE status of the answer (PS3.4 table B.2-1, PS3.7 annex C).
-    """
-
-    status: ClassVar[int] = 0x0110
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+from libs.dimse import StoreRefused
 
 
 class OutOfResources(StoreRefused):
     """The disk is full, or nearly; the sender keeps the instance and tries again."""
 
-    status = 0xA700
+    def __init__(self, reason: str) -> None:
+        super().__init__(0xA700, reason)
 
 
 class DoesNotMatch(StoreRefused):
     """The data set is another SOP class or instance than the command says."""
 
-    status = 0xA900
+    def __init__(self, reason: str) -> None:
+        super().__init__(0xA900, reason)
 
 
 class CannotUnderstand(StoreRefused):
     """The data set is not DICOM, or lacks what identifies it."""
 
-    status = 0xC000
+    def __init__(self, reason: str) -> None:
+        super().__init__(0xC000, reason)
 
 
 class SpoolDamaged(Exception):

@@ -12,8 +12,9 @@ from prometheus_client import Counter, Histogram
 
 from services.edge_gateway.domain import Backlog, Instance, SeriesKey, Verdict, pause
 from services.edge_gateway.errors import CloudAway
-from services.edge_gateway.handlers import Cloud, forget_stored, forward_batch
-from services.edge_gateway.store import Journal, Spool
+from services.edge_gateway.handlers import Cloud, forget_stored, forward_batch, set_refused
+from services.edge_gateway.spool import Spool
+from services.edge_gateway.store import Journal
 
 _DOUBTS_ALLOWED: Final = 10
 _OWN_TROUBLE_PAUSE: Final = 5.0
@@ -202,7 +203,7 @@ class Forwarder:
         try:
             await forget_stored(self._spool, self._journal, stored)
             if reasons:
-                await asyncio.wrap_future(self._journal.refuse(reasons))
+                await set_refused(self._spool, self._journal, batch, reasons)
         except Exception:
             # The entries are as they were: sending again is harmless.
             self._put_back([*stored, *(i for i in batch if i.sequence in reasons)], _OWN_TROUBLE_PAUSE)

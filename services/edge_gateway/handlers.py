@@ -1,9 +1,8 @@
 """The use cases: receive an instance from a scanner, forward a batch to the cloud, let refused ones go again."""
 
 import asyncio
-import sqlite3
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -11,8 +10,10 @@ import structlog
 
 from libs.crash import crash_point
 from libs.dicom.errors import DicomError, InvalidUid
-from libs.dicom.header import Header, read_header
+from libs.dicom.header import read_header
+from libs.dicom.identity import Identity, quick_identity
 from libs.dicom.part10 import file_meta
+from libs.dimse import StoreCommand, StoreStatus
 from services.edge_gateway.domain import Answer, Instance, SeriesKey, Verdict, judge, without_repeats
 from services.edge_gateway.errors import (
     BatchRefused,
@@ -20,11 +21,12 @@ from services.edge_gateway.errors import (
     DoesNotMatch,
     OutOfResources,
     SpoolDamaged,
-    StoreRefused,
 )
-from services.edge_gateway.store import Added, Arrival, Draft, Journal, Spool
+from services.edge_gateway.segments import Arrival
+from services.edge_gateway.spool import Spool
+from services.edge_gateway.store import Added, Journal
 
-_JOURNAL_TIMEOUT: Final = 30.0
+_FIRST_BYTES: Final = 64 * 1024
 _log = structlog.get_logger(__name__)
 
 Arrived = Callable[[SeriesKey, int, int], None]
@@ -32,22 +34,18 @@ Arrived = Callable[[SeriesKey, int, int], None]
 
 
 @dataclass(frozen=True)
-class StoreRequest:
-    """A C-STORE request, its data set as received.
+class Reception:
+    """What receiving needs.
 
     Attributes:
-        sop_class_uid: (0000,0002) Affected SOP Class UID.
-        sop_instance_uid: (0000,1000) Affected SOP Instance UID.
-        transfer_syntax: of the accepted presentation context.
-        data_set: the encoded data set.
-        calling_ae_title: who sends.
+        spool: where instances go.
+        journal: where their entries go.
+        arrived: is told of what now waits.
     """
 
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax: str
-    data_set: memoryview
-    calling_ae_title: str
+    spool: Spool
+    journal: Journal
+    arrived: Arrived
 
 
 class Cloud(Protocol):
@@ -63,104 +61,120 @@ class Cloud(Protocol):
         """
 
 
-def receive_instance(
-    spool: Spool, journal: Journal, request: StoreRequest, *, minimum_free: int, arrived: Arrived
-) -> None:
-    """Puts an instance into the spool. When this returns, file and journal entry are on the disk.
+class ReceivedInstance:
+    """An instance on its way into the spool. When ``finish`` returns, it is on the disk.
 
-    The same instance with the same bytes, while it waits, is a success that stores nothing twice; with different bytes
-    it is an entry of its own. Blocking; each association calls it from its own thread.
+    The same instance with the same bytes, while it waits, is a success that is sent on once; with different bytes it is
+    an entry of its own. Blocking; each association has its own, in its own thread.
 
     Arguments:
-        spool: where the file goes.
-        journal: where its entry goes.
-        request: what arrived.
-        minimum_free: bytes that must stay free on the disk.
-        arrived: is told of what now waits.
+        reception: where it goes.
+        command: what the peer says it is.
+        calling_ae_title: who sends.
 
     Raises:
         StoreRefused: with the status to answer; nothing was kept.
     """
-    if spool.free_bytes() - len(request.data_set) < minimum_free:
-        raise OutOfResources("the disk of the edge gateway is nearly full")
-    try:
-        head = file_meta(
-            sop_class_uid=request.sop_class_uid,
-            sop_instance_uid=request.sop_instance_uid,
-            transfer_syntax=request.transfer_syntax,
-        )
-    except InvalidUid as error:
-        raise CannotUnderstand(error.reason) from error
-    try:
-        draft = spool.write((head, request.data_set))
-    except OSError as error:
-        raise OutOfResources(f"the spool can't be written: {error.strerror}") from error
-    try:
-        header = _checked_header(draft, request)
-    except BaseException:
-        spool.discard(draft)
-        raise
-    _enter(spool, journal, request, draft, header, arrived=arrived)
+
+    def __init__(self, reception: Reception, command: StoreCommand, calling_ae_title: str) -> None:
+        self._reception = reception
+        self._command = command
+        self._calling_ae_title = calling_ae_title
+        self._first = b""
+        self._broken = False
+        try:
+            head = file_meta(
+                sop_class_uid=command.sop_class_uid,
+                sop_instance_uid=command.sop_instance_uid,
+                transfer_syntax=command.transfer_syntax,
+            )
+        except InvalidUid as error:
+            raise CannotUnderstand(error.reason) from error
+        if reception.journal.behind:
+            raise OutOfResources("the journal of the edge gateway is too slow")
+        try:
+            self._segment = reception.spool.take()
+            try:
+                self._draft = self._segment.begin(head)
+            except OSError:
+                reception.spool.give_up(self._segment)
+                raise
+        except OSError as error:
+            raise _disk_trouble(error) from error
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, as they lie in the spool."""
+        return self._draft.size
+
+    def write(self, part: memoryview, /) -> None:
+        """Takes the next bytes of the data set."""
+        if len(self._first) < _FIRST_BYTES:
+            self._first += bytes(part[: _FIRST_BYTES - len(self._first)])
+        try:
+            self._draft.write(part)
+        except OSError as error:
+            self._broken = True
+            raise _disk_trouble(error) from error
+        if self._draft.beyond:
+            self._reception.spool.require_room(growing=True)
+
+    def finish(self) -> StoreStatus:
+        """Checks what it is, and makes it durable."""
+        identity = self._identity()
+        if identity.sop_instance_uid != self._command.sop_instance_uid:
+            raise DoesNotMatch("the SOP Instance UID of the data set is not that of the command")
+        if identity.sop_class_uid != self._command.sop_class_uid:
+            raise DoesNotMatch("the SOP Class UID of the data set is not that of the command")
+        spool, segment = self._reception.spool, self._segment
+        try:
+            arrival = self._draft.seal(
+                sop_instance_uid=identity.sop_instance_uid,
+                sop_class_uid=identity.sop_class_uid,
+                transfer_syntax=self._command.transfer_syntax,
+                study_uid=identity.study_uid,
+                series_uid=identity.series_uid,
+                calling_ae_title=self._calling_ae_title,
+                received=time.time(),
+            )
+        except OSError as error:
+            self._broken = True
+            raise _disk_trouble(error) from error
+        spool.count(arrival.file)
+        # In the order of the segment, so before anybody else may write to it.
+        self._reception.journal.enter(arrival, lambda added: _entered(self._reception, arrival, added))
+        spool.give_back(segment)
+        return StoreStatus()
+
+    def abort(self) -> None:
+        """Nothing of it stays. A segment that could not be written to is not used on."""
+        self._draft.discard()
+        spool = self._reception.spool
+        (spool.give_up if self._broken else spool.give_back)(self._segment)
+
+    def _identity(self) -> Identity:
+        found = quick_identity(self._first, self._command.transfer_syntax)
+        if found is not None:
+            return found
+        try:
+            with self._reception.spool.mapped(self._segment, self._draft.size) as content:
+                header = read_header(content)
+        except DicomError as error:
+            raise CannotUnderstand(error.reason) from error
+        except OSError as error:
+            raise _disk_trouble(error) from error
+        return Identity(header.sop_instance_uid, header.sop_class_uid, header.study_uid, header.series_uid)
 
 
-def _checked_header(draft: Draft, request: StoreRequest) -> Header:
-    try:
-        header = read_header(draft.path)
-    except DicomError as error:
-        raise CannotUnderstand(error.reason) from error
-    if header.sop_instance_uid != request.sop_instance_uid:
-        raise DoesNotMatch("the SOP Instance UID of the data set is not that of the command")
-    if header.sop_class_uid != request.sop_class_uid:
-        raise DoesNotMatch("the SOP Class UID of the data set is not that of the command")
-    return header
+def _disk_trouble(error: OSError) -> OutOfResources:
+    return OutOfResources(f"the spool can't be written: {error.strerror}")
 
 
-def _enter(
-    spool: Spool,
-    journal: Journal,
-    request: StoreRequest,
-    draft: Draft,
-    header: Header,
-    *,
-    arrived: Arrived,
-) -> None:
-    """The file first, then the entry: what the journal counts on is there."""
-    try:
-        file = spool.keep(draft)
-    except OSError as error:
-        raise OutOfResources(f"the spool can't be written: {error.strerror}") from error
-    crash_point("edge.synced")
-    arrival = Arrival(
-        sop_instance_uid=request.sop_instance_uid,
-        sop_class_uid=request.sop_class_uid,
-        transfer_syntax=request.transfer_syntax,
-        study_uid=header.study_uid,
-        series_uid=header.series_uid,
-        file=file,
-        size=draft.size,
-        sha256=draft.sha256,
-        calling_ae_title=request.calling_ae_title,
-    )
-
-    def entered(entry: Future[Added]) -> None:
-        if entry.exception() is not None:
-            spool.remove(file)
-            return
-        if unneeded := entry.result().unneeded:
-            spool.remove(unneeded)
-        if entry.result().fate != "known":
-            arrived((header.study_uid, header.series_uid), entry.result().sequence, draft.size)
-
-    entry = journal.add(arrival)
-    entry.add_done_callback(entered)
-    try:
-        entry.result(_JOURNAL_TIMEOUT)
-    except sqlite3.Error as error:
-        raise OutOfResources(f"the journal can't be written: {error}") from error
-    except TimeoutError as error:
-        # It may be entered yet, and is then forwarded; the sender's retry does no harm.
-        raise OutOfResources("the journal is too slow") from error
-    crash_point("edge.entered")
+def _entered(reception: Reception, arrival: Arrival, added: Added) -> None:
+    if added.unneeded:
+        reception.spool.release(added.unneeded)
+    if added.fate != "known":
+        reception.arrived((arrival.study_uid, arrival.series_uid), added.sequence, arrival.size)
 
 
 async def forward_batch(cloud: Cloud, batch: Sequence[Instance]) -> dict[int, Verdict]:
@@ -198,13 +212,30 @@ async def _forward_distinct(cloud: Cloud, batch: Sequence[Instance]) -> dict[int
 
 
 async def forget_stored(spool: Spool, journal: Journal, stored: Sequence[Instance]) -> None:
-    """Lets instances leave the spool: the entries first, then the files."""
+    """Lets instances leave the spool: the entries first, then the space."""
     if stored:
         crash_point("edge.proven")
-        await asyncio.wrap_future(journal.delete([instance.sequence for instance in stored]))
+        own_files = any(not spool.in_segment(instance) for instance in stored)
+        sequences = [instance.sequence for instance in stored]
+        await asyncio.wrap_future(journal.delete(sequences, durable=own_files))
         crash_point("edge.forgotten")
         for instance in stored:
-            spool.remove(instance.file)
+            spool.release(instance.file)
+
+
+async def set_refused(spool: Spool, journal: Journal, batch: Sequence[Instance], reasons: dict[int, str]) -> None:
+    """Marks instances that the cloud will not take, and sets them apart, so that they hold no segment."""
+    await asyncio.wrap_future(journal.refuse(reasons))
+    for instance in batch:
+        if instance.sequence not in reasons or not spool.in_segment(instance):
+            continue
+        try:
+            file = await asyncio.to_thread(spool.set_apart, instance)
+        except OSError as error:
+            _log.warning("a refused instance stays in its segment", sequence=instance.sequence, reason=str(error))
+            continue
+        moved = await asyncio.wrap_future(journal.move(instance, file))
+        spool.release(instance.file if moved else file)
 
 
 async def retry_refused(journal: Journal, arrived: Arrived) -> int:
@@ -218,10 +249,10 @@ async def retry_refused(journal: Journal, arrived: Arrived) -> int:
 __all__ = [
     "Arrived",
     "Cloud",
-    "StoreRefused",
-    "StoreRequest",
+    "ReceivedInstance",
+    "Reception",
     "forget_stored",
     "forward_batch",
-    "receive_instance",
     "retry_refused",
+    "set_refused",
 ]

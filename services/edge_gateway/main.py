@@ -17,7 +17,7 @@ from services.edge_gateway.dimse import StorageListener
 from services.edge_gateway.domain import Backlog, BatchRule
 from services.edge_gateway.errors import SpoolInUse
 from services.edge_gateway.forwarder import Forwarder
-from services.edge_gateway.handlers import receive_instance
+from services.edge_gateway.handlers import Reception
 from services.edge_gateway.resources import Resources, open_resources
 from services.edge_gateway.settings import Settings
 
@@ -44,16 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_resources(settings) as resources:
             forwarder = await _forwarder(settings, resources)
-            listener = StorageListener(
-                settings,
-                partial(
-                    receive_instance,
-                    resources.spool,
-                    resources.journal,
-                    minimum_free=settings.minimum_free_bytes,
-                    arrived=forwarder.arrived,
-                ),
-            )
+            listener = StorageListener(settings, Reception(resources.spool, resources.journal, forwarder.arrived))
             app.include_router(routes(settings, resources, forwarder, listener))
             for state in ("waiting", "refused"):
                 _SPOOLED.labels(state).set_function(partial(_spooled, resources, state))

@@ -12,7 +12,8 @@ import structlog
 
 from services.edge_gateway.cloud import Credentials, StowClient
 from services.edge_gateway.settings import Settings
-from services.edge_gateway.store import Journal, Spool
+from services.edge_gateway.spool import Spool
+from services.edge_gateway.store import Journal
 
 _TIMEOUTS = httpx.Timeout(connect=10.0, write=60.0, read=120.0, pool=10.0)
 _PROBE_SECONDS = 3.0
@@ -55,11 +56,18 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     Raises:
         SpoolInUse: another process works on this spool.
     """
-    spool = Spool(settings.spool_dir)
+    spool = Spool(
+        settings.spool_dir,
+        segment_bytes=settings.segment_bytes,
+        spare_bytes=settings.spare_bytes,
+        minimum_free=settings.minimum_free_bytes,
+    )
     try:
         journal = Journal(settings.spool_dir / "journal.sqlite3")
         try:
-            removed = await asyncio.to_thread(lambda: spool.clean(journal.files()))
+            recovered, removed = await asyncio.to_thread(spool.open, journal)
+            if recovered:
+                _log.info("entered instances that a crash had kept out of the journal", instances=recovered)
             if removed:
                 _log.info("removed files that were never acknowledged or had left already", files=removed)
             async with _client(settings) as http:
@@ -69,6 +77,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                 cloud = StowClient(http, f"{settings.cloud_url}/dicom-web/studies", credentials, spool)
                 yield Resources(spool, journal, cloud, _address(settings.cloud_url))
         finally:
+            await asyncio.to_thread(spool.settle)
             await asyncio.to_thread(journal.close)
     finally:
         spool.close()

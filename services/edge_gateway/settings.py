@@ -29,8 +29,10 @@ class Settings(BaseSettings):
         client_secret: its secret.
         minimum_free_bytes: refuse with A700 when storing would leave less than this on the disk.
         maximum_instance_bytes: the largest data set that is taken.
-        maximum_receiving_bytes: what all associations together may hold in memory before it is on disk.
+        segment_bytes: the size of the spool's segments, which are written over in place.
+        spare_bytes: how much of the disk is kept ready as spare segments; a twentieth of what is free at most.
         maximum_associations: how many associations at once.
+        associations_per_peer: how many of them from one address.
         negotiation_timeout: seconds within which a peer must have said what it wants.
         network_timeout: seconds that an open association may be idle.
         uploads: how many requests to the cloud at once.
@@ -55,8 +57,10 @@ class Settings(BaseSettings):
     client_secret: SecretStr
     minimum_free_bytes: int = Field(512 * MIB, ge=0)
     maximum_instance_bytes: int = Field(2048 * MIB, gt=0)
-    maximum_receiving_bytes: int = Field(4096 * MIB, gt=0)
-    maximum_associations: int = Field(64, gt=0, le=256)
+    segment_bytes: int = Field(32 * MIB, ge=MIB, multiple_of=MIB)
+    spare_bytes: int = Field(256 * MIB, ge=0)
+    maximum_associations: int = Field(128, gt=0, le=512)
+    associations_per_peer: int = Field(64, gt=0, le=512)
     negotiation_timeout: float = Field(10.0, gt=0)
     network_timeout: float = Field(120.0, gt=0)
     uploads: int = Field(2, gt=0, le=16)

@@ -1,8 +1,5 @@
-"""The spool folder and the journal: the clinic's proof of what was acknowledged."""
+"""The journal of the spool: the clinic's proof of what was acknowledged."""
 
-import fcntl
-import hashlib
-import os
 import queue
 import sqlite3
 import threading
@@ -13,59 +10,60 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
-from uuid import uuid4
+
+import structlog
 
 from libs.crash import crash_point
 from services.edge_gateway.domain import Instance, SeriesKey
-from services.edge_gateway.errors import SpoolInUse
+from services.edge_gateway.segments import Arrival
 
 T = TypeVar("T")
-_SLICE: Final = 1 << 20
 _LARGEST_GROUP: Final = 200
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS instances (
+_GATHER_SECONDS: Final = 0.005
+_RETRY_SECONDS: Final = 1.0
+_SETTLE_SECONDS: Final = 2.0
+_MOST_BEHIND: Final = 4000
+_INSTANCES: Final = """
+CREATE TABLE instances (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     sop_instance_uid TEXT NOT NULL,
     sop_class_uid TEXT NOT NULL,
     transfer_syntax TEXT NOT NULL,
     study_uid TEXT NOT NULL,
     series_uid TEXT NOT NULL,
-    file TEXT NOT NULL UNIQUE,
+    file TEXT NOT NULL,
     size INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
     received REAL NOT NULL,
     calling_ae_title TEXT NOT NULL,
     state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'refused')),
     reason TEXT NOT NULL DEFAULT '',
+    offset INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (file, offset),
     UNIQUE (sop_instance_uid, sha256)
 ) STRICT;
-CREATE INDEX IF NOT EXISTS instances_state ON instances (state, sequence);
+CREATE INDEX instances_state ON instances (state, sequence);
+CREATE TABLE segments (
+    file TEXT PRIMARY KEY,
+    generation BLOB NOT NULL,
+    capacity INTEGER NOT NULL,
+    applied INTEGER NOT NULL
+) STRICT;
 """
-_COLUMNS: Final = "sequence, sop_instance_uid, study_uid, series_uid, file, size, sha256, received"
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A file that is written and synced, and not yet part of the spool."""
-
-    path: Path
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """What the journal is told of a new instance; see ``Instance`` for the words."""
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    transfer_syntax: str
-    study_uid: str
-    series_uid: str
-    file: str
-    size: int
-    sha256: str
-    calling_ae_title: str
+# Until version 1 each instance had a file of its own, as those have still that were in the spool then.
+_FROM_ONE_FILE_EACH: Final = f"""
+BEGIN;
+ALTER TABLE instances RENAME TO old;
+DROP INDEX instances_state;
+{_INSTANCES}
+INSERT INTO instances SELECT *, 0 FROM old;
+DROP TABLE old;
+PRAGMA user_version = 1;
+COMMIT;
+"""
+_NEW: Final = f"BEGIN; {_INSTANCES} PRAGMA user_version = 1; COMMIT;"
+_COLUMNS: Final = "sequence, sop_instance_uid, study_uid, series_uid, file, size, sha256, received, offset"
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class Added:
     Attributes:
         sequence: its number in the journal.
         fate: ``new``; ``known`` when the same bytes wait already; ``revived`` when they had been refused before.
-        unneeded: the file that the journal does not count on any more, or an empty text.
+        unneeded: the file that the journal counts on once less than was said, or an empty text.
     """
 
     sequence: int
@@ -93,131 +91,23 @@ class Added:
     unneeded: str = ""
 
 
-class Spool:
-    """The folder of Part 10 files. One process works on it at a time.
-
-    Arguments:
-        root: the folder; made when missing, for the owner only.
-
-    Raises:
-        SpoolInUse: another process holds it.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._incoming = root / "incoming"
-        self._instances = root / "instances"
-        for folder in (root, self._incoming, self._instances):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise SpoolInUse(f"another edge gateway works on the spool {root}") from error
-
-    def close(self) -> None:
-        """Lets another process have the spool."""
-        os.close(self._lock)
-
-    def clean(self, counted_on: set[str]) -> int:
-        """Removes what a crash left: half-written files, and files that the journal does not count on.
-
-        Neither was acknowledged, or the cloud has it already.
-
-        Returns:
-            How many files were removed.
-        """
-        stray = [*self._incoming.iterdir()]
-        stray += [path for path in self._instances.iterdir() if path.name not in counted_on]
-        for path in stray:
-            path.unlink(missing_ok=True)
-        return len(stray)
-
-    def free_bytes(self) -> int:
-        """What an ordinary user may still write on this disk."""
-        disk = os.statvfs(self._instances)
-        return disk.f_bavail * disk.f_frsize
-
-    def write(self, pieces: Iterable[bytes | memoryview]) -> Draft:
-        """Writes a file and syncs it; nothing stays when that fails.
-
-        Raises:
-            OSError: the disk is full or broken.
-        """
-        path = self._incoming / f"{uuid4().hex}.dcm"
-        digest = hashlib.sha256()
-        size = 0
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                for piece in pieces:
-                    view = memoryview(piece)
-                    for start in range(0, len(view), _SLICE):
-                        part = view[start : start + _SLICE]
-                        digest.update(part)
-                        _write_all(descriptor, part)
-                    size += len(view)
-                crash_point("edge.written")
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        return Draft(path, size, digest.hexdigest())
-
-    def keep(self, draft: Draft) -> str:
-        """Makes a draft part of the spool, durably, and gives its name.
-
-        Raises:
-            OSError: the disk is full or broken; nothing stays.
-        """
-        kept = self._instances / draft.path.name
-        try:
-            draft.path.rename(kept)
-            descriptor = os.open(self._instances, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except BaseException:
-            draft.path.unlink(missing_ok=True)
-            kept.unlink(missing_ok=True)
-            raise
-        return draft.path.name
-
-    def discard(self, draft: Draft) -> None:
-        """Drops a draft."""
-        draft.path.unlink(missing_ok=True)
-
-    def path(self, file: str) -> Path:
-        """Where a file of the spool lies."""
-        return self._instances / file
-
-    def remove(self, file: str) -> None:
-        """Removes a file that the journal no longer counts on; a start removes what is left here."""
-        with suppress(OSError):
-            self.path(file).unlink(missing_ok=True)
-
-
-def _write_all(descriptor: int, part: memoryview) -> None:
-    while part:
-        part = part[os.write(descriptor, part) :]
-
-
 class Journal:
     """The SQLite journal of the spool.
 
-    All writes go through one thread, which commits what has gathered in one transaction; a caller's future is done
-    when its write is on the disk. Reads use a connection of their own.
+    All writes go through one thread, which commits what has gathered in one transaction. New instances are durable in
+    their segments already, so that nobody waits for their rows: a start enters those that a crash kept out. Nor does
+    losing the last deletions in a loss of power do harm, since sending again does none; only before a segment is
+    written over, ``renew`` waits until everything before is on the disk. Reads use a connection of their own.
     """
 
     def __init__(self, path: Path) -> None:
         self._writer = _connect(path)
-        self._writer.executescript(_SCHEMA)
+        _migrate(self._writer)
         self._reader = _connect(path)
         self._reading = threading.Lock()
-        self._work: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Write | _Entry | None] = queue.SimpleQueue()
+        self._delayed: list[_Entry] = []
+        self._durable = True
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -228,17 +118,57 @@ class Journal:
         self._writer.close()
         self._reader.close()
 
-    def add(self, arrival: Arrival) -> Future[Added]:
-        """Enters a new instance, or finds the entry that has the same UID and the same bytes."""
-        return self._submit(lambda connection: _add(connection, arrival))
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits to be entered that nothing more should be taken."""
+        return self._work.qsize() + len(self._delayed) > _MOST_BEHIND
 
-    def delete(self, sequences: list[int]) -> Future[None]:
-        """Forgets instances that the cloud has proven to keep."""
-        return self._submit(
-            lambda connection: _none(
-                connection.executemany("DELETE FROM instances WHERE sequence = ?", [(n,) for n in sequences])
+    def enter(self, arrival: Arrival, entered: "Entered") -> None:
+        """Enters a new instance soon, or finds the entry that has the same UID and the same bytes.
+
+        Arguments:
+            arrival: the instance, durable in its segment. Those of one segment are entered in their order there.
+            entered: is told in the journal's thread when it is done.
+        """
+        self._work.put(_Entry(arrival, entered))
+
+    def settle(self) -> None:
+        """Waits until everything that was to be written before is written."""
+        with suppress(sqlite3.Error, TimeoutError):
+            self._submit(lambda _: None).result(_SETTLE_SECONDS)
+
+    def segments(self) -> list[tuple[str, bytes, int, int]]:
+        """Of each segment its file, generation, capacity, and up to where its records are entered."""
+        return [
+            (file, generation, capacity, applied)
+            for file, generation, capacity, applied in self._read(
+                "SELECT file, generation, capacity, applied FROM segments"
             )
+        ]
+
+    def renew(self, file: str, generation: bytes, capacity: int) -> Future[None]:
+        """A segment begins a new generation; when done, this and everything before is on the disk."""
+        statement = "INSERT OR REPLACE INTO segments (file, generation, capacity, applied) VALUES (?, ?, ?, 0)"
+        return self._submit(
+            lambda connection: _none(connection.execute(statement, (file, generation, capacity))), durable=True
         )
+
+    def forget_segment(self, file: str) -> Future[None]:
+        """A segment is going to be removed; when done, that is on the disk."""
+        return self._submit(
+            lambda connection: _none(connection.execute("DELETE FROM segments WHERE file = ?", (file,))), durable=True
+        )
+
+    def delete(self, sequences: list[int], *, durable: bool) -> Future[None]:
+        """Forgets instances that the cloud has proven to keep.
+
+        Arguments:
+            sequences: their numbers.
+            durable: done when that is on the disk, since files are going to be removed.
+        """
+        rows = [(sequence,) for sequence in sequences]
+        statement = "DELETE FROM instances WHERE sequence = ?"
+        return self._submit(lambda connection: _none(connection.executemany(statement, rows)), durable=durable)
 
     def refuse(self, reasons: dict[int, str]) -> Future[None]:
         """Marks instances that the cloud will not take; they stay in the spool."""
@@ -249,6 +179,15 @@ class Journal:
     def retry_refused(self) -> Future[list[tuple[SeriesKey, int, int]]]:
         """Lets all refused instances wait again; gives series, sequence and size of each."""
         return self._submit(_retry_refused)
+
+    def move(self, instance: Instance, file: str) -> Future[bool]:
+        """A refused instance is in a file of its own from now on; False when it is not any more what it was."""
+        statement = (
+            "UPDATE instances SET file = ?, offset = 0"
+            " WHERE sequence = ? AND state = 'refused' AND file = ? AND offset = ?"
+        )
+        values = (file, instance.sequence, instance.file, instance.offset)
+        return self._submit(lambda connection: connection.execute(statement, values).rowcount == 1)
 
     def load(self, sequences: list[int]) -> list[Instance]:
         """The entries with these numbers, in order; those that are gone are left out."""
@@ -267,12 +206,13 @@ class Journal:
         for study, series, sequence, size in self._read(statement):
             yield (study, series), sequence, size
 
-    def files(self) -> set[str]:
-        """The names of all files that the journal counts on."""
-        return {row[0] for row in self._read("SELECT file FROM instances")}
+    def counted_on(self) -> dict[str, int]:
+        """The files that the journal counts on, and how many instances are in each."""
+        return dict(self._read("SELECT file, count(*) FROM instances GROUP BY file"))
 
     def count(self) -> dict[str, tuple[int, int]]:
-        """Instances and bytes by state."""
+        """Instances and bytes by state, everything included that is acknowledged."""
+        self.settle()
         rows = self._read("SELECT state, count(*), coalesce(sum(size), 0) FROM instances GROUP BY state")
         found = {state: (number, size) for state, number, size in rows}
         return {state: found.get(state, (0, 0)) for state in ("waiting", "refused")}
@@ -294,53 +234,95 @@ class Journal:
         with self._reading:
             return self._reader.execute(statement, tuple(values)).fetchall()
 
-    def _submit(self, operation: "Callable[[sqlite3.Connection], T]") -> "Future[T]":
+    def _submit(self, operation: "Callable[[sqlite3.Connection], T]", *, durable: bool = False) -> "Future[T]":
         future: Future[T] = Future()
-        self._work.put(_Write(operation, future))
+        self._work.put(_Write(operation, future, durable))
         return future
 
     def _run(self) -> None:
         """Takes what has gathered, commits it at once, tells the callers; ends at ``None``."""
         ending = False
         while not ending:
-            group: list[_Write] = []
-            item = self._work.get()
-            while item is not None:
-                group.append(item)
-                if len(group) == _LARGEST_GROUP:
-                    break
-                try:
-                    item = self._work.get_nowait()
-                except queue.Empty:
-                    break
-            else:
-                ending = True
-            if not self._commit(group):
-                for write in group:
-                    self._commit([write], last=True)
+            items: list[_Write | _Entry | None] = []
+            with suppress(queue.Empty):
+                items.append(self._work.get(timeout=_RETRY_SECONDS if self._delayed else None))
+            if items and isinstance(items[0], _Entry):
+                # Nobody waits for a row. Fewer commits leave the processor to those who receive.
+                time.sleep(_GATHER_SECONDS)
+            with suppress(queue.Empty):
+                while len(items) < _LARGEST_GROUP and items and items[-1] is not None:
+                    items.append(self._work.get_nowait())
+            ending = bool(items) and items[-1] is None
+            self._write([item for item in items if item is not None])
 
-    def _commit(self, group: list["_Write"], *, last: bool = False) -> bool:
-        """Runs the writes in one transaction; False when it failed and each should be tried alone."""
+    def _write(self, items: "list[_Write | _Entry]") -> None:
+        """Commits entries and writes together; where that fails, the writes one by one, the entries later."""
+        entries = [*self._delayed, *(item for item in items if isinstance(item, _Entry))]
+        writes = [item for item in items if isinstance(item, _Write)]
+        self._delayed = []
+        if self._commit(entries, writes):
+            return
+        for write in writes:
+            self._commit([], [write], last=True)
+        late: set[str] = set()
+        for entry in entries:
+            # After one that has to wait, none of its segment may be entered: a start would not look for it any more.
+            if entry.arrival.file in late or not self._commit([entry], []):
+                late.add(entry.arrival.file)
+                self._delayed.append(entry)
+
+    def _commit(self, entries: "list[_Entry]", writes: "list[_Write]", *, last: bool = False) -> bool:
+        """One transaction; False when it failed. A write that fails as the last resort is told so."""
+        durable = any(write.durable for write in writes)
         try:
+            if durable != self._durable:
+                self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
             self._writer.execute("BEGIN IMMEDIATE")
-            results = [write.operation(self._writer) for write in group]
+            fates = [_add(self._writer, entry.arrival) for entry in entries]
+            self._writer.executemany(_APPLIED, _applied(entry.arrival for entry in entries))
+            results = [write.operation(self._writer) for write in writes]
             self._writer.execute("COMMIT")
         except Exception as error:
             with suppress(sqlite3.Error):
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
             if last:
-                group[0].future.set_exception(error)
+                writes[0].future.set_exception(error)
+            else:
+                _log.warning("the journal could not be written", reason=str(error), entries=len(entries))
             return last
-        for write, result in zip(group, results, strict=True):
+        if entries:
+            crash_point("edge.entered")
+        for entry, fate in zip(entries, fates, strict=True):
+            entry.entered(fate)
+        for write, result in zip(writes, results, strict=True):
             write.future.set_result(result)
         return True
+
+
+Entered = Callable[[Added], None]
+"""Is told what became of an arrival."""
+_APPLIED: Final = "UPDATE segments SET applied = ? WHERE file = ?"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    arrival: Arrival
+    entered: Entered
 
 
 @dataclass(frozen=True)
 class _Write:
     operation: Callable[[sqlite3.Connection], Any]
     future: "Future[Any]"
+    durable: bool = False
+
+
+def _applied(arrivals: Iterable[Arrival]) -> list[tuple[int, str]]:
+    """Up to where the records of each segment are entered now."""
+    ends = {arrival.file: arrival.end for arrival in arrivals}
+    return [(end, file) for file, end in ends.items()]
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -350,33 +332,40 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _migrate(connection: sqlite3.Connection) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'instances'").fetchone()
+        connection.executescript(_FROM_ONE_FILE_EACH if there else _NEW)
+
+
 def _none(_: object) -> None:
     """Drops what a statement gives back."""
 
 
 def _add(connection: sqlite3.Connection, arrival: Arrival) -> Added:
-    found = connection.execute(
+    cursor = connection.execute(
+        "INSERT INTO instances (sop_instance_uid, sop_class_uid, transfer_syntax, study_uid, series_uid,"
+        " file, size, sha256, calling_ae_title, received, offset) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (sop_instance_uid, sha256) DO NOTHING",
+        _values(arrival),
+    )
+    if cursor.rowcount == 1:
+        return Added(int(cursor.lastrowid or 0), "new")
+    sequence, state, file = connection.execute(
         "SELECT sequence, state, file FROM instances WHERE sop_instance_uid = ? AND sha256 = ?",
         (arrival.sop_instance_uid, arrival.sha256),
     ).fetchone()
-    if found is None:
-        cursor = connection.execute(
-            "INSERT INTO instances (sop_instance_uid, sop_class_uid, transfer_syntax, study_uid, series_uid,"
-            " file, size, sha256, calling_ae_title, received) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*_values(arrival), time.time()),
-        )
-        return Added(int(cursor.lastrowid or 0), "new")
-    sequence, state, file = found
     if state == "refused":
         connection.execute(
-            "UPDATE instances SET state = 'waiting', reason = '', file = ? WHERE sequence = ?",
-            (arrival.file, sequence),
+            "UPDATE instances SET state = 'waiting', reason = '', file = ?, offset = ? WHERE sequence = ?",
+            (arrival.file, arrival.offset, sequence),
         )
         return Added(sequence, "revived", file)
     return Added(sequence, "known", arrival.file)
 
 
-def _values(arrival: Arrival) -> tuple[str | int, ...]:
+def _values(arrival: Arrival) -> tuple[str | int | float, ...]:
     return (
         arrival.sop_instance_uid,
         arrival.sop_class_uid,
@@ -387,6 +376,8 @@ def _values(arrival: Arrival) -> tuple[str | int, ...]:
         arrival.size,
         arrival.sha256,
         arrival.calling_ae_title,
+        arrival.received,
+        arrival.offset,
     )
 
 

@@ -34,7 +34,7 @@ def edge(common: tuple[EdgeProcess, StowServer], cloud: StowServer) -> Iterator[
     cloud.behave = None
     cloud.start()
     common_edge.get("/retry", "POST")
-    wait_for(lambda: common_edge.files() == [], seconds=30, what="the spool to be empty")
+    wait_for(lambda: common_edge.kept() == [], seconds=30, what="the spool to be empty")
 
 
 @pytest.fixture

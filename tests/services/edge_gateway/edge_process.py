@@ -4,14 +4,15 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.services.edge_gateway.stow_server import StowServer
 
@@ -22,6 +23,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class Kept(NamedTuple):
+    """An instance in the spool: a Part 10 file that lies in this file."""
+
+    path: Path
+    offset: int
+    size: int
 
 
 class EdgeProcess:
@@ -41,6 +50,7 @@ class EdgeProcess:
             "CLIENT_ID": "north.edge",
             "CLIENT_SECRET": "a secret of the test",
             "MINIMUM_FREE_BYTES": 0,
+            "SPARE_BYTES": 64 << 20,
             "NEGOTIATION_TIMEOUT": 2,
             **settings,
         }
@@ -78,8 +88,15 @@ class EdgeProcess:
     def is_empty(self) -> bool:
         return bool(self.status()["waiting"]["instances"] == 0)
 
-    def files(self) -> list[Path]:
-        return [*(self.spool / "instances").iterdir(), *(self.spool / "incoming").iterdir()]
+    def kept(self) -> list[Kept]:
+        """Where the instances lie that the journal counts on."""
+        self.status()
+        with closing(sqlite3.connect(self.spool / "journal.sqlite3")) as journal:
+            rows = journal.execute("SELECT file, offset, size FROM instances ORDER BY sequence").fetchall()
+        return [
+            Kept(self.spool / ("segments" if file.endswith(".segment") else "instances") / file, offset, size)
+            for file, offset, size in rows
+        ]
 
     def kill(self) -> None:
         assert self.process

@@ -93,7 +93,7 @@ def test_one_instance_that_spoils_every_request_is_found(edge: EdgeProcess, clou
     assert status["refused"]["instances"] == 1
     assert status["refused_instances"][0]["sop_instance_uid"] == culprit
     assert "can't be understood" in status["refused_instances"][0]["reason"]
-    assert len(edge.files()) == 1
+    assert len(edge.kept()) == 1
 
 
 def test_partial_failures_are_told_apart(
@@ -121,7 +121,7 @@ def test_partial_failures_are_told_apart(
     edge.start()
     assert edge.status()["refused"]["instances"] == 1
     assert edge.get("/retry", "POST") == {"instances": 1}
-    wait_for(lambda: bad in cloud.uids() and edge.files() == [])
+    wait_for(lambda: bad in cloud.uids() and edge.kept() == [])
     assert edge.status()["refused"]["instances"] == 0
 
 
@@ -135,7 +135,7 @@ def test_another_hash_or_none_proves_nothing(edge: EdgeProcess, cloud: StowServe
     files = write_series(tmp_path / "in", 4)
     assert storescu(edge, files) == 0
     wait_for(lambda: len(cloud.requests) >= 1)
-    assert len(edge.files()) == 4
+    assert len(edge.kept()) == 4
     wait_for(lambda: len(cloud.uids()) == 4 and edge.is_empty())
 
 

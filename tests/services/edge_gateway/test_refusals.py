@@ -30,7 +30,7 @@ def test_data_that_is_not_dicom_is_refused_and_the_next_store_works(edge: EdgePr
     path = write_instance(tmp_path)
     assert association.send_c_store(dcmread(path)).Status == 0
     association.release()
-    assert len(edge.files()) <= 1
+    assert len(edge.kept()) <= 1
 
 
 def test_a_command_that_does_not_match_its_data_set_is_refused(edge: EdgeProcess, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_command_that_does_not_match_its_data_set_is_refused(edge: EdgeProcess
     association = associate(edge, mr, EXPLICIT)
     assert store_raw(association, mr, path.stem, body)[0] == 0xA900
     association.release()
-    assert edge.files() == []
+    assert edge.kept() == []
 
 
 @pytest.mark.parametrize("uid", ["../../etc/passwd", "1.2.3/4", "1.2.3;reboot", ""])
@@ -58,7 +58,7 @@ def test_a_uid_that_is_none_never_reaches_the_disk(edge: EdgeProcess, uid: str, 
     if uid:
         assert store_raw(association, CT_IMAGE_STORAGE, path.stem, body)[0] in (0xC000, 0xA900)
     association.release()
-    assert edge.files() == []
+    assert edge.kept() == []
 
 
 def test_nearly_full_means_out_of_resources_and_the_rest_goes_on(
@@ -71,7 +71,7 @@ def test_nearly_full_means_out_of_resources_and_the_rest_goes_on(
     association.release()
     assert answer.Status == 0xA700
     assert "full" in answer.ErrorComment
-    assert edge.files() == []
+    assert edge.kept() == []
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_full_disk_loses_nothing(
     assert set(statuses) == {0x0000, 0xA700}
     taken = {path.stem for path, status in zip(files, statuses, strict=True) if status == 0}
     assert edge.status()["waiting"]["instances"] == len(taken)
-    assert len(edge.files()) == len(taken)
+    assert len(edge.kept()) == len(taken)
     cloud.start()
     wait_for(edge.is_empty, seconds=30)
     assert cloud.uids() == taken

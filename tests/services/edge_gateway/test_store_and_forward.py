@@ -29,7 +29,7 @@ def test_a_series_arrives_as_it_was_in_few_requests(edge: EdgeProcess, cloud: St
     by_uid = {uid: file for (uid, _), file in cloud.stored.items()}
     for path in files:
         assert data_set(by_uid[path.stem]) == data_set(path.read_bytes())
-    assert edge.files() == []
+    assert edge.kept() == []
 
 
 def test_an_image_reaches_the_cloud_within_two_seconds(edge: EdgeProcess, cloud: StowServer, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_killed_edge_forwards_everything_it_acknowledged_once(
     wait_for(edge.is_empty)
     assert {path.stem for path in acknowledged} <= cloud.uids()
     assert set(cloud.times.values()) == {1}
-    assert edge.files() == []
+    assert edge.kept() == []
 
 
 def test_a_kill_while_the_cloud_answers_loses_nothing(
@@ -139,7 +139,7 @@ def test_the_same_bytes_wait_once_and_other_bytes_are_kept_beside_them(
     for _ in range(3):
         assert storescu(edge, [path]) == 0
     assert edge.status()["waiting"]["instances"] == 1
-    assert len(edge.files()) == 1
+    assert len(edge.kept()) == 1
     other = write_instance(tmp_path, uid=uid, study=study, series=series, note="another picture")
     assert storescu(edge, [other]) == 0
     assert edge.status()["waiting"]["instances"] == 2
@@ -154,10 +154,12 @@ def test_a_damaged_file_is_not_passed_off_as_the_image(edge: EdgeProcess, cloud:
     cloud.stop()
     good = write_series(tmp_path / "in", 3)
     assert storescu(edge, good) == 0
-    victim = edge.files()[0]
-    content = bytearray(victim.read_bytes())
+    victim = edge.kept()[0]
+    content = bytearray(victim.path.read_bytes()[victim.offset :][: victim.size])
     content[-1] ^= 0xFF
-    victim.write_bytes(content)
+    with victim.path.open("r+b") as file:
+        file.seek(victim.offset)
+        file.write(content)
     cloud.start()
     wait_for(edge.is_empty)
     status = edge.status()

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import queue
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -174,7 +175,7 @@ class Spool:
         """A segment to write one record to; it is given back with ``give_back`` or ``give_up``.
 
         Raises:
-            OutOfResources: the disk is nearly full.
+            OutOfResources: the disk is nearly full, or the journal can't be written.
             OSError: it is full or broken.
         """
         self.require_room()
@@ -211,9 +212,13 @@ class Spool:
         name, generation = f"{uuid4().hex}{SEGMENT}", new_generation()
         reserve = self._segment_bytes if self.disk_free() - self._segment_bytes > self._minimum_free else 0
         create(self._segments / name, reserve, written=False)
+        try:
+            self._required_journal().renew(name, generation, reserve).result()
+        except sqlite3.Error as error:
+            (self._segments / name).unlink(missing_ok=True)
+            raise OutOfResources(f"the journal can't be written: {error}") from error
         with self._lock:
             self._in_use.add(name)
-        self._required_journal().renew(name, generation, reserve).result()
         return Segment(self._segments / name, generation, reserve)
 
     # What counts
@@ -354,10 +359,10 @@ class Spool:
         return bool(unused)
 
     def _prepare(self) -> None:
-        """Writes one more spare segment, if it is wanted."""
+        """Writes one more spare segment, if there are few: room is left for those that are emptied."""
         with self._lock:
             ready = len(self._spare)
-        if ready >= self._wanted():
+        if 2 * ready >= self._wanted():
             return
         name, generation = f"{uuid4().hex}{SEGMENT}", new_generation()
         create(self._segments / name, self._segment_bytes, written=True)

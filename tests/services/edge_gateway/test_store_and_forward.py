@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from pydicom import dcmread
 
 from libs.dicom.part10 import read_file_meta
@@ -170,3 +171,48 @@ def test_a_damaged_file_is_not_passed_off_as_the_image(edge: EdgeProcess, cloud:
     # The scanner sends it again: now it goes.
     assert storescu(edge, good) == 0
     wait_for(lambda: len(cloud.uids()) == 3 and edge.status()["refused"]["instances"] == 0)
+
+
+def acknowledged_by(edge: EdgeProcess, files: list[Path]) -> set[str]:
+    """Sends all in one association, and gives the SOP Instance UIDs that the edge acknowledged before it died."""
+    command = [dcmtk("storescu"), "-v", "-aec", "EDGE", "127.0.0.1", str(edge.dimse_port), *map(str, files)]
+    output = subprocess.run(command, capture_output=True, timeout=90, check=False, text=True).stderr
+    sent, acknowledged = "", set()
+    for line in output.splitlines():
+        if "Sending file: " in line:
+            sent = Path(line.split("Sending file: ")[1].strip()).stem
+        if "Received Store Response (Success)" in line:
+            acknowledged.add(sent)
+    return acknowledged
+
+
+@pytest.mark.parametrize("crash", ["edge.written:6", "edge.synced:6", "edge.entered:2", "edge.renewed"])
+def test_a_loss_of_power_at_any_step_loses_nothing_acknowledged(cloud: StowServer, tmp_path: Path, crash: str) -> None:
+    """The scanner deletes what was acknowledged; and half an image must not arrive as a whole one."""
+    if not crash.startswith("edge.renewed"):
+        cloud.stop()
+    edge = EdgeProcess(tmp_path / "spool", cloud.port, SEGMENT_BYTES=1 << 20, SPARE_BYTES=4 << 20)
+    armed = tmp_path / "armed"
+    armed.write_text(crash)
+    edge.environment["LIGHTBOX_CRASH_AT"] = f"@{armed}"
+    files = [path for folder in "abcd" for path in write_series(tmp_path / folder, 10, side=256)]
+    try:
+        edge.start()
+        acknowledged = acknowledged_by(edge, files)
+        assert edge.process
+        edge.process.wait(30)
+        assert not armed.exists()
+        edge.start()
+        cloud.start()
+        wait_for(edge.is_empty, seconds=60)
+        assert acknowledged <= cloud.uids()
+        by_uid = {uid: file for (uid, _), file in cloud.stored.items()}
+        for path in files:
+            if path.stem in by_uid:
+                assert data_set(by_uid[path.stem]) == data_set(path.read_bytes())
+        rest = [path for path in files if path.stem not in acknowledged]
+        assert not rest or storescu(edge, rest) == 0
+        wait_for(lambda: cloud.uids() == {path.stem for path in files} and edge.is_empty(), seconds=60)
+        assert len(cloud.stored) == len(files)
+    finally:
+        edge.stop()

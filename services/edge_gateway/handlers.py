@@ -90,6 +90,7 @@ class ReceivedInstance:
             )
         except InvalidUid as error:
             raise CannotUnderstand(error.reason) from error
+        self._head_bytes = len(head)
         if reception.journal.behind:
             raise OutOfResources("the journal of the edge gateway is too slow")
         try:
@@ -153,7 +154,7 @@ class ReceivedInstance:
         (spool.give_up if self._broken else spool.give_back)(self._segment)
 
     def _identity(self) -> Identity:
-        found = quick_identity(self._first, self._command.transfer_syntax)
+        found = quick_identity(self._first, self._command.transfer_syntax, self._draft.size - self._head_bytes)
         if found is not None:
             return found
         try:

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test check format bench lock docs clean
+.PHONY: help install demo up down status test chaos check format bench lock docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1mmake %-9s\033[0m %s\n", $$1, $$2}'
@@ -40,6 +40,10 @@ status: $(READY) ## how each part is
 test: $(READY) ## all tests, on real servers, DICOM peers and a browser
 	@sh tests/support/peers.sh
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(READY) ## RUNS=200 SEED=…: break things while two hospitals send, and judge what is lost
+	@sh tests/support/peers.sh
+	@$(BIN)/python -m tests.system.chaos $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED)) $(if $(DOORS),--doors $(DOORS)) $(if $(FAULT),--fault $(FAULT))
 
 check: $(READY) ## formatter, linter, types, import rules, tenant scope, generated files
 	@$(BIN)/ruff format --check .

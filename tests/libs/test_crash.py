@@ -52,6 +52,13 @@ def test_a_file_arms_a_process_and_is_gone_before_the_crash(tmp_path: Path) -> N
     assert passes(f"@{file}") == (0, 3)
 
 
+def test_a_file_that_asks_for_notes_ends_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "armed"
+    file.write_text("note")
+    assert passes(f"@{file}") == (0, 3)
+    assert (tmp_path / "armed.passed").read_text().split() == ["edge.synced"] * 3
+
+
 def test_every_point_is_somewhere_in_the_code() -> None:
     code = "".join(path.read_text() for folder in ("libs", "services") for path in (CHECKOUT / folder).rglob("*.py"))
     assert [name for name in CRASH_POINTS if f'crash_point("{name}")' not in code] == []

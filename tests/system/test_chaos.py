@@ -1,0 +1,84 @@
+"""A part of ``make chaos``: each process is killed, and each kind of fault happens, while two hospitals send.
+
+The judge is the senders' own ledger. If an instance that was acknowledged is missing, changed, doubled or in the other
+hospital, somebody's images are lost or shown to strangers.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from libs.crash import CRASH_POINTS
+from tests.support.system import SystemStack
+from tests.system.chaos.faults import ANY, all_faults
+from tests.system.chaos.report import line
+from tests.system.chaos.rig import Rig
+from tests.system.chaos.rounds import Chaos
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        shutil.which("storescu") is None and os.environ.get("CI") != "true",
+        reason="DCMTK is missing: apt-get install dcmtk",
+    ),
+]
+
+KILLED = tuple(fault.name for fault in all_faults() if fault.name.startswith("kill."))
+KINDS = (
+    "crash.edge.entered",
+    "crash.edge.proven",
+    "crash.ingest.pack_stored",
+    "crash.indexing.document_stored",
+    "hang.ingest_gateway",
+    "down.kafka",
+    "full.edge",
+    "full.ingest",
+    "full.seaweedfs",
+    "scanner.reset",
+    "uplink.cut",
+    "uplink.trickle",
+    "web.narrow",
+    "ingest-s3.swallow",
+    "indexing-postgres.delay",
+)
+
+
+@pytest.fixture(scope="module")
+def rig(stack: SystemStack) -> Iterator[Rig]:
+    """The stack of this run, made ready to fail, and left as it was."""
+    made = Rig(stack.home, stack.clients)
+    try:
+        made.set_up()
+        yield made
+    finally:
+        made.tear_down()
+
+
+@pytest.fixture(scope="module")
+def chaos(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
+    """Runs with one ledger."""
+    made = Chaos(rig, tmp_path_factory.mktemp("ledger"), ANY)
+    yield made
+    made.close()
+
+
+def test_every_crash_point_is_passed(rig: Rig, chaos: Chaos) -> None:
+    rig.note_passages()
+    result = chaos.run(1, "scanner.delay")
+    assert not result.failed, f"{result.findings} {result.stuck}"
+    assert set(CRASH_POINTS) - rig.passages() == set()
+
+
+@pytest.mark.parametrize(("seed", "fault"), list(enumerate([*KILLED, *KINDS], 1000)))
+def test_nothing_acknowledged_is_lost(chaos: Chaos, seed: int, fault: str) -> None:
+    result = chaos.run(seed, fault)
+    print(line(result, 1, 1, result.seconds))
+    assert not result.failed, f"{result.findings} {result.stuck}; again: make chaos RUNS=1 SEED={seed} FAULT={fault}"
+
+
+def test_all_of_it_is_there_at_the_end(chaos: Chaos) -> None:
+    findings = chaos.judge_all()
+    assert not findings, str(findings)

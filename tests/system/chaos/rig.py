@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -141,22 +141,18 @@ class Rig:
         """The file that arms a part's crash point."""
         return self.home.folder / "chaos" / f"{part}.crash"
 
-    def note_passages(self) -> None:
-        """Has all parts note which crash points they pass."""
-        for part in self._told():
-            self.crash_file(part).write_text("note")
-
-    def passages(self) -> set[str]:
-        """What was noted until now; nothing is noted any more."""
-        passed: set[str] = set()
-        for part in self._told():
-            self.crash_file(part).unlink(missing_ok=True)
-            notes = Path(f"{self.crash_file(part)}.passed")
-            passed |= set(notes.read_text().split()) if notes.exists() else set()
-        return passed
-
-    def _told(self) -> list[str]:
-        return [*SERVICES, *(edge.part_name for edge in self.edges.values())]
+    @contextmanager
+    def noting_passages(self) -> Iterator[Callable[[], set[str]]]:
+        """Has all parts note which crash points they pass; the function that is given says which until now."""
+        files = [self.crash_file(part) for part in (*SERVICES, *(edge.part_name for edge in self.edges.values()))]
+        notes = [Path(f"{file}.passed") for file in files]
+        for file in files:
+            file.write_text("note")
+        try:
+            yield lambda: {name for note in notes if note.exists() for name in note.read_text().split()}
+        finally:
+            for file in (*files, *notes):
+                file.unlink(missing_ok=True)
 
     def token(self, tenant: str) -> str:
         """An access token of the tenant's client."""

@@ -91,12 +91,12 @@ class Chaos:
 
         Arguments:
             seed: decides about everything in it.
-            named: the fault, if it is not for the seed to decide.
+            named: the one fault, if it is not for the seed to decide.
         """
         chance = random.Random(seed)
         fault = next(f for f in self._faults if f.name == named) if named else fault_of(seed, self._faults)
         door = chance.choice([door for door in fault.doors if door in self._doors])
-        second = second_fault(chance, self._faults, door)
+        second = None if named else second_fault(chance, self._faults, door)
         result = Result(seed, fault.name, second.name if second else "", door)
         sending = _Sending(self._rig, self._ledger, self._sent, seed, self._folder / str(seed))
         began = time.monotonic()

@@ -22,6 +22,7 @@ _ELSEWHERE: Final = {
     "edge": ("cli.edges", "app"),
     "node": ("cli.nodes", "app"),
     "events": ("cli.events", "app"),
+    "quarantine": ("cli.quarantine", "app"),
     "reindex": ("cli.reindex", "reindex"),
 }
 

@@ -8,10 +8,11 @@ from libs.tenancy import SYSTEM_TENANT
 DICOM_READ: Final = "dicom:read"
 DICOM_WRITE: Final = "dicom:write"
 AUDIT_READ: Final = "audit:read"
+QUARANTINE_ADMIN: Final = "quarantine:admin"
 USERS_ADMIN: Final = "users:admin"
 TENANTS_ADMIN: Final = "tenants:admin"
 
-SCOPES: Final = frozenset({DICOM_READ, DICOM_WRITE, AUDIT_READ, USERS_ADMIN, TENANTS_ADMIN})
+SCOPES: Final = frozenset({DICOM_READ, DICOM_WRITE, AUDIT_READ, QUARANTINE_ADMIN, USERS_ADMIN, TENANTS_ADMIN})
 """Every scope there is."""
 
 OPERATOR: Final = "operator"
@@ -20,7 +21,7 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "viewer": frozenset({DICOM_READ}),
     "technologist": frozenset({DICOM_READ, DICOM_WRITE}),
     "radiologist": frozenset({DICOM_READ, DICOM_WRITE}),
-    "tenant-administrator": frozenset({DICOM_READ, USERS_ADMIN, AUDIT_READ}),
+    "tenant-administrator": frozenset({DICOM_READ, USERS_ADMIN, AUDIT_READ, QUARANTINE_ADMIN}),
     OPERATOR: frozenset({TENANTS_ADMIN}),
 }
 """What each role may do. The operator exists in the tenant ``system`` only, and is the only role there."""

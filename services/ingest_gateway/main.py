@@ -9,6 +9,7 @@ from libs import telemetry, web
 from libs.auth import Authenticated, TokenVerifier
 from libs.events import in_background
 from services.ingest_gateway.api import create_router, on_refusal
+from services.ingest_gateway.api_quarantine import create_quarantine_router
 from services.ingest_gateway.consumers import consume_tenants
 from services.ingest_gateway.handlers import SERVICE
 from services.ingest_gateway.leftover import LeftoverBody
@@ -53,6 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(LeftoverBody)
     auth = Authenticated(TokenVerifier(settings.jwks_url, settings.issuer), settings.public_url, on_refusal=on_refusal)
     app.include_router(create_router(auth, settings))
+    app.include_router(create_quarantine_router(auth))
     return app
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
+from weakref import WeakValueDictionary
 
 import orjson
 import structlog
@@ -128,6 +129,7 @@ class Quarantine:
         self.limits = limits
         self._objects = objects
         self._usage: OrderedDict[str, _Usage] = OrderedDict()
+        self._counting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def keep(self, tenant: str, path: Path, entry: Entry) -> None:
         """Takes bytes in; that they are there already is no error.
@@ -219,8 +221,11 @@ class Quarantine:
         return usage.entries, usage.size
 
     async def _usage_of(self, tenant: str) -> _Usage:
-        usage = self._usage.get(tenant)
-        if usage is None or time.monotonic() - usage.counted > _USAGE_AGE:
+        """What is there; one count of a tenant at a time, so that nobody's addition is lost by another's count."""
+        async with self._counting.setdefault(tenant, asyncio.Lock()):
+            usage = self._usage.get(tenant)
+            if usage is not None and time.monotonic() - usage.counted < _USAGE_AGE:
+                return usage
             usage = _Usage(0, 0, time.monotonic())
             async for found in self._objects.list(tenant, PREFIX):
                 usage.entries += found.key.endswith(_ENTRY)
@@ -229,7 +234,7 @@ class Quarantine:
             self._usage.move_to_end(tenant)
             while len(self._usage) > _MOST_TENANTS:
                 self._usage.popitem(last=False)
-        return usage
+            return usage
 
     def _no_room(self, usage: _Usage, size: int) -> str:
         limits = self.limits

@@ -26,7 +26,7 @@ from libs.dicom.part10 import inflate
 from libs.dicom.pixels import FrameTable
 from libs.dicom.rendering import bulk_for_rendering, render
 from libs.dicom.transcoding import to_explicit_little_endian
-from tests.libs.dicom_bytes import SEQUENCE_END, UNDEFINED, element, identity, item, part10
+from tests.support.dicom_bytes import SEQUENCE_END, UNDEFINED, element, identity, item, part10
 from tests.support.samples import every_file, readable_files, sample
 
 Pixels = npt.NDArray[Any]

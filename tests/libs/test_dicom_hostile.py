@@ -15,7 +15,7 @@ import pytest
 from libs.dicom import DicomError, Header, InvalidDicom, InvalidUid, NotDicom, is_uid, read_header, require_uid
 from libs.dicom.identifiers import DEFLATED_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from libs.dicom.part10 import file_meta, inflate, read_file_meta
-from tests.libs.dicom_bytes import (
+from tests.support.dicom_bytes import (
     INSTANCE,
     ITEM_END,
     SEQUENCE_END,

@@ -30,7 +30,7 @@ from libs.packs import (
 )
 from libs.packs.index import PackIndex
 from libs.packs.reader import TAIL
-from tests.libs.dicom_bytes import element, identity, part10
+from tests.support.dicom_bytes import element, identity, part10
 from tests.support.samples import sample
 
 STUDY, SERIES = "1.2.3", "1.2.3.1"

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test chaos check format bench lock docs clean
+.PHONY: help install demo up down status test chaos check format bench fuzz lock docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1mmake %-9s\033[0m %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ check: $(READY) ## formatter, linter, types, import rules, tenant scope, generat
 bench: $(READY) ## measure storing and reading beside other servers
 	@sh tests/support/peers.sh wrk
 	@for name in store read visible; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+fuzz: $(READY) ## fuzz the readers of what strangers send: make fuzz TARGET="header pdu" SECONDS=1200 KEEP=yes
+	@$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(or $(SECONDS),60) $(if $(KEEP),--keep)
 
 docs: $(READY) ## write the generated files anew: event schemas and the event catalogue
 	@$(BIN)/python -m libs.events.schemas

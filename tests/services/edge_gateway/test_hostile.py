@@ -15,7 +15,9 @@ from tests.support.metering import MIB, Taken, metered
 
 MEMORY = 64 * MIB
 SECONDS = 2.0
-EXPLICIT = "1.2.840.10008.1.2.1"
+LEFT_TO_THE_CLOUD = {"sequences-5000-deep", "item-longer-than-its-sequence", "delimiters-without-a-sequence"}
+"""The edge finds out which instance it is without looking into sequences; what is wrong there the cloud refuses, and
+the edge keeps what was refused until somebody has looked at it."""
 
 
 class Door:
@@ -84,7 +86,7 @@ def test_an_instance(door: Door, hostile: HostileInstance, own_cloud: StowServer
     file = hostile.make(identity)
     with metered(door.pid) as taken:
         status = door.store(file, identity)
-    if hostile.stored:
+    if hostile.stored or (hostile.name in LEFT_TO_THE_CLOUD and status == 0):
         assert status == 0 or status >> 12 == 0xB
         wait_for(lambda: identity.instance in own_cloud.uids(), what="the cloud to have it")
         (kept,) = (kept for (uid, _), kept in own_cloud.stored.items() if uid == identity.instance)

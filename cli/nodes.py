@@ -14,6 +14,7 @@ from cli.stack_client import Stack
 from cli.tenants import Json, Tenant, all_pages
 from deploy.local.certificates import Credential, DimseTls
 from deploy.local.home import find_home
+from deploy.local.service_parts import DICOM_DOOR
 
 app = typer.Typer(
     help="Nodes of a clinic: senders that store over DICOM with TLS, each known by its certificate.",
@@ -22,7 +23,6 @@ app = typer.Typer(
 Name = Annotated[str, typer.Argument(help="The node's name within the clinic.")]
 Calling = Annotated[list[str] | None, typer.Option(help="AE title it may call itself; may be given again.")]
 Network = Annotated[list[str] | None, typer.Option(help="Network it may come from (CIDR); may be given again.")]
-_DOOR = "ingest_gateway.dimse"
 
 
 @app.command()
@@ -49,7 +49,7 @@ def add(
     if as_json:
         print_json(made)
         return
-    where = f"127.0.0.1:{stack.ports[_DOOR]}" if _DOOR in stack.ports else "the ingest gateway's DICOM port"
+    where = f"127.0.0.1:{stack.ports[DICOM_DOOR]}" if DICOM_DOOR in stack.ports else "the ingest gateway's DICOM port"
     out.print(
         f"[bold]{name}[/] stores for {tenant} at {where} by the called AE title "
         f"[bold]{escape(made['called_ae_title'])}[/].",
@@ -187,5 +187,5 @@ def _storescu(stack: Stack, own: Credential, node: dict[str, Any]) -> str:
     return (
         f"storescu +tls {shlex.quote(str(own.key))} {shlex.quote(str(own.certificate))} +cf "
         f"{shlex.quote(str(authority))} -aet {shlex.quote(calling)} -aec {shlex.quote(node['called_ae_title'])} "
-        f"127.0.0.1 {stack.ports.get(_DOOR, 2762)} FILE.dcm"
+        f"127.0.0.1 {stack.ports.get(DICOM_DOOR, 2762)} FILE.dcm"
     )

@@ -190,7 +190,7 @@ def _row(part: PartStatus) -> tuple[str, ...]:
         part.name,
         f"[{colour}]{part.state}[/]",
         str(part.pid or ""),
-        str(part.port),
+        f"{part.port}, DICOM {part.dicom_port}" if part.dicom_port else str(part.port),
         human_bytes(part.memory) if part.memory else "",
         _ago(part.since),
         str(part.restarts or ""),

@@ -40,6 +40,7 @@ class PartStatus:
         message: why it is in this state, where there is something to say.
         pid: its process.
         port: where it listens on 127.0.0.1.
+        dicom_port: where it listens for DICOM over TLS besides; 0 when it does not.
         memory: resident bytes of it and its children, shared pages counted in part.
         since: when this process was started, ISO 8601.
         restarts: how often it was started anew since the stack came up.
@@ -50,6 +51,7 @@ class PartStatus:
     message: str
     pid: int | None
     port: int
+    dicom_port: int
     memory: int
     since: str
     restarts: int
@@ -115,6 +117,7 @@ def read_status(home: Home, *, memory: bool = True) -> StackStatus:
             message=part["message"] if alive else "",
             pid=part["pid"] if alive else None,
             port=part["port"],
+            dicom_port=part.get("dicom_port", 0),
             memory=memory_of(part["pid"]) if alive and memory and part["pid"] else 0,
             since=part["since"] if alive else "",
             restarts=part["restarts"] if alive else 0,

@@ -39,6 +39,7 @@ class Part:
         start_seconds: how long it may take to become live.
         user: user and group id to run it under; None for our own.
         prefix: a command that starts the command.
+        dicom_port: where it listens for DICOM besides, for people to read; 0 when it does not.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Part:
     start_seconds: float = 60
     user: tuple[int, int] | None = None
     prefix: tuple[str, ...] = ()
+    dicom_port: int = 0
 
 
 def clean_environment() -> dict[str, str]:

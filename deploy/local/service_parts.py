@@ -18,6 +18,8 @@ from deploy.local.servers import addresses
 from services.__main__ import names
 
 EDGE_GATEWAY: Final = "edge_gateway"
+DICOM_DOOR: Final = "ingest_gateway.dimse"
+"""The name under which the port of the cloud's own DICOM door is remembered."""
 _MEMORY: Final = {"MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
 _log = logging.getLogger(__name__)
 
@@ -61,7 +63,32 @@ def service_environment(name: str, home: Home, credentials: Credentials, ports: 
     if name == "identity":
         values["BOOTSTRAP_SECRET"] = credentials.identity_bootstrap_secret
         values["KEY_ENCRYPTION_KEY"] = credentials.key_encryption_key
+    if name == "ingest_gateway" and DICOM_DOOR in ports:
+        values |= _door(home, ports[DICOM_DOOR])
     return {f"LIGHTBOX_{name.upper()}_{key}": value for key, value in values.items()}
+
+
+def _door(home: Home, port: int) -> dict[str, str]:
+    """The settings of the cloud's own DICOM door."""
+    from deploy.local.certificates import DimseTls  # slow to import, and most commands need none of it
+
+    tls = DimseTls.of(home)
+    return {
+        "DIMSE_HOST": "127.0.0.1",
+        "DIMSE_PORT": str(port),
+        "DIMSE_CERTIFICATE": str(tls.server.certificate),
+        "DIMSE_KEY": str(tls.server.key),
+        "DIMSE_CA": str(tls.authority),
+    }
+
+
+def _prepare(name: str, home: Home) -> None:
+    """Makes what a service needs before it starts: its spool, and the certificates of the DICOM door."""
+    (home.data(name) / "spool").mkdir(mode=0o700, parents=True, exist_ok=True)
+    if name == "ingest_gateway":
+        from deploy.local.certificates import DimseTls
+
+        DimseTls.of(home).prepare()
 
 
 def service_part(name: str, home: Home, credentials: Credentials, ports: dict[str, int]) -> Part:
@@ -80,8 +107,9 @@ def service_part(name: str, home: Home, credentials: Credentials, ports: dict[st
         ready=partial(http_ok, ports[name], "/health/ready"),
         live=partial(http_ok, ports[name], "/health/live"),
         environment={**service_environment(name, home, credentials, ports), **_MEMORY},
-        prepare=partial(_make_private, home.data(name) / "spool"),
+        prepare=partial(_prepare, name, home),
         stop_seconds=15,
+        dicom_port=ports.get(DICOM_DOOR, 0) if name == "ingest_gateway" else 0,
     )
 
 

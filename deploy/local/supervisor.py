@@ -22,6 +22,7 @@ from deploy.local.ports import remembered_ports
 from deploy.local.provision import provision
 from deploy.local.servers import PORT_NAMES, server_parts
 from deploy.local.service_parts import (
+    DICOM_DOOR,
     Edge,
     edge_part,
     known_edges,
@@ -163,7 +164,7 @@ class Supervisor:
 
 def all_ports(home: Home, *, renew_taken: bool = False) -> dict[str, int]:
     """The remembered ports of everything but the edges."""
-    return remembered_ports(home, (*PORT_NAMES, *service_names(), "caddy"), renew_taken=renew_taken)
+    return remembered_ports(home, (*PORT_NAMES, *service_names(), DICOM_DOOR, "caddy"), renew_taken=renew_taken)
 
 
 def _lock(home: Home) -> int:

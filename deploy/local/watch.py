@@ -56,6 +56,7 @@ class Watch:
             "pid": self._process.pid if self._process else None,
             "created": self._created,
             "port": self.part.port,
+            "dicom_port": self.part.dicom_port,
             "since": self._since,
             "restarts": self.restarts,
             "stop_signal": int(self.part.stop_signal),

@@ -12,7 +12,7 @@ from typing import Any, Final
 import structlog
 
 from libs.dimse.association import Association
-from libs.dimse.contract import Admit, HandOver, Limits, Store
+from libs.dimse.contract import Admit, HandOver, Insecure, Limits, Over, Store
 from libs.dimse.errors import AssociationRejected, InvalidPdu
 from libs.dimse.negotiation import only_storage
 from libs.dimse.pdu import parse_associate_request
@@ -53,6 +53,8 @@ class Acceptor:
         tls: with it, connections begin with a TLS handshake.
         hand_over: takes the connections whose association request asks for more than storage and verification, with
             the request unread; plain TCP only. Without it, such presentation contexts are refused.
+        over: told when an association that was admitted has ended.
+        insecure: told when a TLS handshake has failed.
     """
 
     def __init__(
@@ -63,12 +65,16 @@ class Acceptor:
         store: Store,
         tls: ssl.SSLContext | None = None,
         hand_over: HandOver | None = None,
+        over: Over = lambda context: None,
+        insecure: Insecure = lambda address, reason: None,
     ) -> None:
         self._limits = limits
         self._admit = admit
         self._store = store
         self._tls = tls
         self._hand_over = hand_over if tls is None else None
+        self._over = over
+        self._insecure = insecure
         self._lock = threading.Lock()
         self._visitors: dict[_Visitor, threading.Thread] = {}
         self._by_host: Counter[str] = Counter()
@@ -97,6 +103,10 @@ class Acceptor:
         self._port = int(listener.getsockname()[1])
         self._thread = threading.Thread(target=self._accept, args=(listener,), name="dimse", daemon=True)
         self._thread.start()
+
+    def renew_tls(self, tls: ssl.SSLContext) -> None:
+        """Uses other certificates from the next connection on."""
+        self._tls = tls
 
     @property
     def port(self) -> int:
@@ -180,6 +190,7 @@ class Acceptor:
                 admit=self._admit,
                 store=self._store,
                 accepted=lambda: self._count(visitor),
+                over=self._over,
             )
             association.run(deadline)
         except OSError as error:
@@ -200,7 +211,11 @@ class Acceptor:
         visitor.socket.settimeout(max(0.1, deadline - time.monotonic()))
         secured = self._tls.wrap_socket(visitor.socket, server_side=True, do_handshake_on_connect=False)
         visitor.socket = secured
-        secured.do_handshake()
+        try:
+            secured.do_handshake()
+        except OSError as error:
+            self._insecure(visitor.host, str(error))
+            raise
         return secured.getpeercert(binary_form=True)
 
     def _wants_more(self, visitor: _Visitor, deadline: float) -> bool:

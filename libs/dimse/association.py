@@ -10,7 +10,7 @@ import structlog
 from libs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from libs.dimse import commands
 from libs.dimse.commands import Command
-from libs.dimse.contract import Admit, Limits, Peer, Store
+from libs.dimse.contract import Admit, Limits, Over, Peer, Store
 from libs.dimse.errors import (
     BY_PROVIDER_ACSE,
     BY_USER,
@@ -57,6 +57,7 @@ class Association:
         store: keeps what it sends.
         accepted: called once when a request for an association is complete and before it is answered; raises
             ``AssociationRejected`` when there are too many.
+        over: called at the end of an association that was admitted.
     """
 
     def __init__(
@@ -69,12 +70,15 @@ class Association:
         admit: Admit,
         store: Store,
         accepted: Callable[[], None],
+        over: Over = lambda context: None,
     ) -> None:
         self._connection = connection
         self._limits = limits
         self._admit = admit
         self._store = store
         self._accepted = accepted
+        self._over = over
+        self._admitted = False
         self._peer = Peer(address, "", "", certificate)
         self._context: object = None
         self._maximum_length = 0
@@ -108,6 +112,8 @@ class Association:
         finally:
             if self._data_set is not None:
                 self._data_set.abort()
+            if self._admitted:
+                self._over(self._context)
             self._connection.close(after_answer=answered)
 
     def _log(self, event: str, reason: str) -> None:
@@ -139,6 +145,7 @@ class Association:
             _check(request)
             self._accepted()
             self._context = self._admit(self._peer)
+            self._admitted = True
         except AssociationRejected as rejection:
             self._log("rejected an association", str(rejection))
             connection.send(encode_associate_reject(rejection.result, rejection.source, rejection.reason))

@@ -129,3 +129,7 @@ Admit = Callable[[Peer], object]
 """Lets an association in, and gives a context of the caller's own for it; raises ``AssociationRejected``."""
 HandOver = Callable[[socket.socket, tuple[Any, ...]], None]
 """Takes a connection, with its address, whose association request is unread; it owns it from then on."""
+Over = Callable[[Any], None]
+"""Told, with its context, that an association which was admitted has ended."""
+Insecure = Callable[[str, str], None]
+"""Told of a TLS handshake that failed: the peer's address, and why."""

@@ -16,6 +16,7 @@ from libs.events.models import (
 )
 from libs.events.outbox import add_to_outbox, relay_outbox
 from libs.events.producer import Producer
+from libs.events.throttle import Throttle
 from libs.events.topics import (
     AUDIT_RECORDED,
     INSTANCES_STORED,
@@ -44,6 +45,7 @@ __all__ = [
     "Producer",
     "StudiesChanged",
     "TenantsChanged",
+    "Throttle",
     "Topic",
     "add_to_outbox",
     "consume",

@@ -4,9 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+DATABASE_ERRORS: Final = (TimeoutError, OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What comes of a database that is away or fails; the driver's own errors while connecting come unwrapped."""
 
 _SET_TENANT = text("SELECT set_config('lightbox.tenant', :tenant, true)")
 _STALE: Final = 2

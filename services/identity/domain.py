@@ -4,7 +4,6 @@ import hashlib
 import re
 import secrets
 import unicodedata
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -290,34 +289,3 @@ def _network(address: str) -> str:
 
 def _bucket(text: str, digits: int) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
-
-
-class Throttle:
-    """Lets one of many equal things through in an interval, and counts the others.
-
-    Arguments:
-        seconds: the interval.
-        size: keys remembered; the oldest is forgotten first.
-    """
-
-    def __init__(self, seconds: float = 60, size: int = 4096) -> None:
-        self._seconds = seconds
-        self._size = size
-        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
-
-    def admit(self, key: str, now: float) -> int | None:
-        """How many were held back since the last that was let through, or None when this one is held back.
-
-        Arguments:
-            key: what makes them equal.
-            now: a monotonic time in seconds.
-        """
-        last, held = self._seen.get(key, (float("-inf"), 0))
-        if now - last < self._seconds:
-            self._seen[key] = (last, held + 1)
-            return None
-        self._seen[key] = (now, 0)
-        self._seen.move_to_end(key)
-        if len(self._seen) > self._size:
-            self._seen.popitem(last=False)
-        return held

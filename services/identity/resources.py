@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.events import AuditTrail, Producer, in_background, relay_outbox
+from libs.events import AuditTrail, Producer, Throttle, in_background, relay_outbox
 from libs.tenancy import create_engine
-from services.identity.domain import Throttle
 from services.identity.passwords import Passwords
 from services.identity.settings import Settings
 from services.identity.signing import KeyHolder, TokenMaker

@@ -46,6 +46,7 @@ class SpooledPart:
         sha256: of its bytes, in hexadecimal.
         crc32: of its bytes.
         refusal: why it can't be taken, when that is clear without reading it.
+        announced: SOP Class UID and SOP Instance UID that a C-STORE command gave for it.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class SpooledPart:
     sha256: str
     crc32: int = 0
     refusal: Reason | None = None
+    announced: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,11 @@ def part_too_large(limit: int) -> Reason:
 def wrong_study() -> Reason:
     """The refusal of an instance that was sent to another study's address."""
     return Reason(MISMATCH, "the instance belongs to another study than the address names")
+
+
+def not_announced() -> Reason:
+    """The refusal of an instance that is another than the C-STORE command said (PS3.4 table B.2-1)."""
+    return Reason(MISMATCH, "SOP class or instance UID is not that of the command")
 
 
 def refusal_of_part(headers: Mapping[str, str], media_type: str) -> Reason | None:

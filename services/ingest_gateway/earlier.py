@@ -5,10 +5,10 @@ from collections.abc import Collection
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.objects import ObjectError, ObjectStore
+from libs.tenancy import DATABASE_ERRORS
 from services.ingest_gateway import store
 from services.ingest_gateway.duplicates import Earlier
 from services.ingest_gateway.rules import Pause
@@ -40,7 +40,7 @@ class EarlierInstances:
         try:
             async with asyncio.timeout(self._timeout):
                 return await store.find_earlier(self._engine, tenant, uids)
-        except (TimeoutError, SQLAlchemyError, OSError) as error:
+        except DATABASE_ERRORS as error:
             self._pause.begin()
             _log.warning("earlier instances were not looked up", error=repr(error))
             return {}

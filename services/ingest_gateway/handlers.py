@@ -38,6 +38,7 @@ from services.ingest_gateway.domain import (
     Reason,
     Sender,
     SpooledPart,
+    not_announced,
     outcome_of,
     plan_packs,
     study_records,
@@ -202,6 +203,23 @@ async def refuse_request(audit: AuditTrail, sender: Sender, study_uid: str | Non
     )
 
 
+async def refuse_association(audit: AuditTrail, sender: Sender, words: str) -> None:
+    """Records that somebody was not let in through the DICOM door, or not any more."""
+    await audit.record(
+        sender.tenant,
+        AuditRecorded(
+            action="refuse",
+            outcome="minor-failure",
+            actor=sender.subject,
+            actor_name=sender.name,
+            service=SERVICE,
+            address=sender.address,
+            resource=sender.resource,
+            detail=words,
+        ),
+    )
+
+
 async def provision_tenant(objects: ObjectStore, tenant: str) -> None:
     """Makes the tenant's bucket; that it exists is no error. The operators' tenant has none."""
     if tenant != SYSTEM_TENANT:
@@ -247,6 +265,8 @@ async def _read_instance(
     )
     if study_uid is not None and instance.study_uid != study_uid:
         return outcome_of(instance, failure=wrong_study())
+    if part.announced not in (None, (instance.sop_class_uid, instance.sop_instance_uid)):
+        return outcome_of(instance, failure=not_announced())
     return instance
 
 

@@ -11,6 +11,7 @@ from libs.events import in_background
 from services.ingest_gateway.api import create_router, on_refusal
 from services.ingest_gateway.api_quarantine import create_quarantine_router
 from services.ingest_gateway.consumers import consume_tenants
+from services.ingest_gateway.dimse import DicomDoor
 from services.ingest_gateway.handlers import SERVICE
 from services.ingest_gateway.leftover import LeftoverBody
 from services.ingest_gateway.resources import Resources, open_resources
@@ -27,7 +28,16 @@ def create_app(settings: Settings) -> FastAPI:
             async with in_background(
                 lambda stop: consume_tenants(resources, settings.kafka_bootstrap, stop), "tenants.changed", grace=2
             ):
-                yield
+                if settings.dimse_port is None:
+                    yield
+                    return
+                app.state.door = door = DicomDoor(settings, resources)
+                door.start()
+                try:
+                    async with in_background(lambda _: door.renew(), "certificates", grace=0):
+                        yield
+                finally:
+                    await door.stop()
 
     def resources() -> Resources:
         opened: Resources = app.state.resources
@@ -42,12 +52,17 @@ def create_app(settings: Settings) -> FastAPI:
     async def check_spool() -> None:
         await resources().spool.run(resources().spool.require_space)
 
+    async def check_door() -> None:
+        await app.state.door.check()
+
+    health = {"objects": check_objects, "events": check_events, "spool": check_spool}
     app = web.create_app(
         SERVICE,
         title="Lightbox: storing",
-        description="Takes instances in by STOW-RS (PS3.18 section 10.5) and answers once they are durable.",
+        description="Takes instances in by STOW-RS (PS3.18 section 10.5), and by DIMSE over TLS where that is set up, "
+        "and answers once they are durable.",
         lifespan=lifespan,
-        health={"objects": check_objects, "events": check_events, "spool": check_spool},
+        health=health if settings.dimse_port is None else {**health, "dimse": check_door},
         max_body=settings.max_request,
         refuse_declared=False,
     )

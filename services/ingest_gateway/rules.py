@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.tenancy import DATABASE_ERRORS
 from services.ingest_gateway import store
 from services.ingest_gateway.duplicates import TenantRules
 
@@ -73,7 +73,7 @@ class StoringRules:
             try:
                 async with asyncio.timeout(self._timeout):
                     kept = _Kept(await store.read_rules(self._engine, tenant), time.monotonic())
-            except (TimeoutError, SQLAlchemyError, OSError) as error:
+            except DATABASE_ERRORS as error:
                 self._pause.begin()
                 known = kept is not None
                 _log.warning("the rules of a tenant can't be read", tenant=tenant, known=known, error=repr(error))

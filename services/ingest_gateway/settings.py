@@ -1,8 +1,9 @@
 """What can be set from outside."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -55,3 +56,23 @@ class Settings(BaseSettings):
     quarantine_largest: int = Field(default=2 << 30, gt=0, description="the largest entry of a quarantine")
     quarantine_days: int = Field(default=90, gt=0, description="the age at which an entry of a quarantine is removed")
     threads: int = Field(default=4, gt=0, description="threads for files and headers")
+
+    dimse_host: str = "127.0.0.1"
+    dimse_port: int | None = Field(default=None, description="the DICOM door, DIMSE over TLS; closed when not set")
+    dimse_certificate: Path | None = Field(default=None, description="what the door shows, with its issuers; PEM")
+    dimse_key: Path | None = Field(default=None, description="its private key; PEM")
+    dimse_ca: Path | None = Field(default=None, description="the authorities whose client certificates count; PEM")
+    dimse_associations: int = Field(default=64, gt=0, description="associations at once, of all tenants")
+    dimse_associations_per_tenant: int = Field(default=16, gt=0, description="associations of one tenant at once")
+    dimse_bytes_per_tenant: int = Field(default=8 << 30, gt=0, description="what of one tenant may be under way")
+    dimse_negotiation_timeout: float = Field(default=10, gt=0, description="from the connection to the association")
+    dimse_idle_timeout: float = Field(default=120, gt=0, description="how long an association may be silent")
+    dimse_answer_timeout: float = Field(default=20, gt=0, description="how long a small instance may take to be stored")
+    dimse_node_seconds: float = Field(default=20, gt=0, description="how long a node counts as known")
+    dimse_node_grace: float = Field(default=3600, ge=0, description="the same while the database is away")
+
+    @model_validator(mode="after")
+    def _require_certificates(self) -> Self:
+        if self.dimse_port is not None and not (self.dimse_certificate and self.dimse_key and self.dimse_ca):
+            raise ValueError("the DICOM door needs dimse_certificate, dimse_key and dimse_ca")
+        return self

@@ -131,8 +131,8 @@ class RequestSpool:
         self.begun = 0
         self._spool = spool
         self._turn = turn
-        self._part: _OpenPart | None = None
-        self._waiting: list[tuple[_OpenPart, bytes | None]] = []
+        self._part: OpenPart | None = None
+        self._waiting: list[tuple[OpenPart, bytes | None]] = []
         self._gathered = 0
         self._unchecked = 0
         self._writing: asyncio.Future[list[SpooledPart]] | None = None
@@ -146,9 +146,26 @@ class RequestSpool:
         async with self._turn():
             return await self._spool.run(lambda: _guarded(work, *arguments, **keywords))
 
+    def new_part(self) -> "OpenPart":
+        """A part for another thread to fill; ``add_part`` takes it once it is whole. Its file goes with the request."""
+        self.begun += 1
+        return OpenPart(self.folder / f"part-{self.begun - 1:05}.dcm", None, self._spool.max_part)
+
+    def require_space(self) -> None:
+        """Checks that the disk has room; blocking.
+
+        Raises:
+            StorageFull: it has not.
+        """
+        self._spool.require_space()
+
+    def add_part(self, part: SpooledPart) -> None:
+        """Takes a part that another thread has filled."""
+        self.parts.append(part)
+
     async def begin_part(self, refusal: Reason | None = None) -> None:
         """Opens the next part; the bytes of one that is refused already are dropped."""
-        self._part = _OpenPart(self.folder / f"part-{self.begun:05}.dcm", refusal, self._spool.max_part)
+        self._part = OpenPart(self.folder / f"part-{self.begun:05}.dcm", refusal, self._spool.max_part)
         self.begun += 1
 
     async def write(self, data: bytes) -> None:
@@ -211,13 +228,13 @@ class RequestSpool:
             self.parts += await asyncio.shield(self._writing)
             self._writing = None
 
-    def _open_part(self) -> "_OpenPart":
+    def _open_part(self) -> "OpenPart":
         if self._part is None:
             raise RuntimeError("no part is open")
         return self._part
 
 
-def _write(work: Sequence[tuple["_OpenPart", bytes | None]]) -> list[SpooledPart]:
+def _write(work: Sequence[tuple["OpenPart", bytes | None]]) -> list[SpooledPart]:
     """Writes what was gathered, part by part.
 
     Arguments:
@@ -241,7 +258,7 @@ def _write(work: Sequence[tuple["_OpenPart", bytes | None]]) -> list[SpooledPart
     return ended
 
 
-class _OpenPart:
+class OpenPart:
     """A part that is still being written. Its methods block, except for ``takes``."""
 
     def __init__(self, path: Path, refusal: Reason | None, limit: int) -> None:

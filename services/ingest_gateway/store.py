@@ -8,7 +8,6 @@ from typing import Final
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.crash import crash_point
@@ -16,7 +15,7 @@ from libs.dicom import read_header
 from libs.events.models import InstancesStored
 from libs.objects import AlreadyExists, ObjectStore
 from libs.packs import InvalidPack, MeasuredInput, PackLayout, lay_out_pack, locate_index, pack_key, read_index
-from libs.tenancy import tenant_transaction
+from libs.tenancy import DATABASE_ERRORS, tenant_transaction
 from services.ingest_gateway.domain import Instance, PlannedPack
 from services.ingest_gateway.duplicates import Earlier, TenantRules
 from services.ingest_gateway.spool import RequestSpool
@@ -153,7 +152,7 @@ async def wait_until_visible(engine: AsyncEngine, tenant: str, uids: Collection[
         try:
             async with asyncio.timeout(left):
                 wanted -= (await find_earlier(engine, tenant, wanted)).keys()
-        except (TimeoutError, SQLAlchemyError, OSError) as error:
+        except DATABASE_ERRORS as error:
             _log.warning("the catalog was not asked", error=repr(error))
         if wanted:
             await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))

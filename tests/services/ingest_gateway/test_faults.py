@@ -183,7 +183,7 @@ async def _process(
     """The service in a process of its own, as it is started anywhere."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port: int = found.getsockname()[1]
-    values = {**settings.model_dump(), "port": port}
+    values = {name: value for name, value in {**settings.model_dump(), "port": port}.items() if value is not None}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -23,6 +23,7 @@ _ELSEWHERE: Final = {
     "node": ("cli.nodes", "app"),
     "events": ("cli.events", "app"),
     "quarantine": ("cli.quarantine", "app"),
+    "reconcile": ("cli.reconcile", "reconcile"),
     "reindex": ("cli.reindex", "reindex"),
 }
 

@@ -11,6 +11,7 @@ from typing import TextIO
 
 import structlog
 
+from libs.catalog.packs import known_packs
 from libs.objects import StoredObject
 from libs.tenancy import tenant_transaction
 from services.indexing import store, store_derived
@@ -131,7 +132,7 @@ async def reindex_tenant(
         keys = [found.key for found in objects]
         if missing:
             async with tenant_transaction(resources.engine, tenant) as connection:
-                known = await store_derived.known_packs(connection, keys)
+                known = await known_packs(connection, keys)
             keys = [key for key in keys if key not in known]
         packs = await _read(resources, tenant, keys, progress)
         for chunk in in_chunks(packs, resources.max_instances):

@@ -137,8 +137,6 @@ _DOCUMENT_REVISION = text("SELECT document_revision FROM series WHERE id = :id")
 
 _EVERYTHING = ("instance_versions", "instances", "series", "studies", "patients", "packs")
 
-_KNOWN = text("SELECT key FROM packs WHERE key = ANY(CAST(:keys AS text[]))")
-
 
 @dataclass(frozen=True)
 class Source:
@@ -266,11 +264,6 @@ async def empty_catalog(connection: AsyncConnection) -> None:
     """Removes all of the tenant's rows from the catalog."""
     for table in _EVERYTHING:
         await connection.execute(text(f"DELETE FROM {table} WHERE tenant_id = current_setting('lightbox.tenant')"))
-
-
-async def known_packs(connection: AsyncConnection, keys: Collection[str]) -> set[str]:
-    """Those of the packs that are in the catalog."""
-    return set((await connection.execute(_KNOWN, {"keys": list(keys)})).scalars())
 
 
 def _pairs(series: Collection[Series]) -> dict[str, list[str]]:

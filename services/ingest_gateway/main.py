@@ -14,6 +14,7 @@ from services.ingest_gateway.consumers import consume_tenants
 from services.ingest_gateway.dimse import DicomDoor
 from services.ingest_gateway.handlers import SERVICE
 from services.ingest_gateway.leftover import LeftoverBody
+from services.ingest_gateway.reconcile import reconcile_command, reconcile_in_background
 from services.ingest_gateway.resources import Resources, open_resources
 from services.ingest_gateway.settings import Settings
 
@@ -25,8 +26,11 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_resources(settings) as resources:
             app.state.resources = resources
-            async with in_background(
-                lambda stop: consume_tenants(resources, settings.kafka_bootstrap, stop), "tenants.changed", grace=2
+            async with (
+                in_background(
+                    lambda stop: consume_tenants(resources, settings.kafka_bootstrap, stop), "tenants.changed", grace=2
+                ),
+                in_background(lambda stop: reconcile_in_background(resources, settings, stop), "reconciling"),
             ):
                 if settings.dimse_port is None:
                     yield
@@ -74,7 +78,9 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def run(arguments: list[str]) -> None:
-    """Serves until it is told to stop. It takes no arguments; everything is set by the environment."""
+    """Serves until it is told to stop; with ``reconcile …``, compares buckets and catalog once and ends."""
     settings = Settings()
+    if arguments[:1] == ["reconcile"]:
+        raise SystemExit(reconcile_command(settings, arguments[1:]))
     telemetry.configure(SERVICE, level=settings.log_level)
     web.serve(create_app(settings), host=settings.host, port=settings.port)

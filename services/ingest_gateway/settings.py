@@ -55,6 +55,10 @@ class Settings(BaseSettings):
     quarantine_bytes: int = Field(default=20 << 30, gt=0, description="the most bytes of a tenant's quarantine")
     quarantine_largest: int = Field(default=2 << 30, gt=0, description="the largest entry of a quarantine")
     quarantine_days: int = Field(default=90, gt=0, description="the age at which an entry of a quarantine is removed")
+    reconcile_grace: float = Field(default=900, ge=0, description="the age from which a pack should be indexed")
+    reconcile_rate: float = Field(default=50, gt=0, description="packs a second that are looked at one by one")
+    reconcile_bucket_pause: float = Field(default=900, ge=0, description="between two walks over a bucket")
+    reconcile_catalog_pause: float = Field(default=86_400, ge=0, description="between two walks over a catalog")
     threads: int = Field(default=4, gt=0, description="threads for files and headers")
 
     dimse_host: str = "127.0.0.1"

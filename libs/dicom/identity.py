@@ -92,6 +92,8 @@ def _walk_explicit(data: bytes, size: int) -> dict[int, str] | None:
                     return None
                 position, length = _after_items(data, position, 1), 0
         if tag in _IDENTITY:
+            if position + length > len(data):
+                return None  # the beginning of a UID is another UID
             found[tag] = _uid(data[position : position + length])
         position += length
         if position >= size:
@@ -110,6 +112,8 @@ def _walk_implicit(data: bytes, size: int) -> dict[int, str] | None:
             return None
         previous = tag
         if tag in _IDENTITY:
+            if position + length > len(data):
+                return None  # the beginning of a UID is another UID
             found[tag] = _uid(data[position : position + length])
         position += length
         if position >= size:

@@ -42,6 +42,7 @@ from libs.dimse.receiving import DataSet, Discarded, Stored
 from libs.dimse.wire import MAXIMUM_LENGTH, Connection
 
 _BY_SERVICE_PROVIDER: Final = 2
+_MOST_EMPTY_FRAGMENTS: Final = 256
 _log = structlog.get_logger(__name__)
 
 
@@ -87,6 +88,7 @@ class Association:
         self._context_id = 0
         self._message_began: float | None = None
         self._message_bytes = 0
+        self._empty_fragments = 0
         self._data_set: DataSet | None = None
 
     def run(self, deadline: float) -> None:
@@ -189,14 +191,20 @@ class Association:
         if self._message_began is None:
             return time.monotonic() + self._limits.idle_seconds
         allowed = self._limits.message_seconds + self._message_bytes / self._limits.bytes_per_second
-        return self._message_began + allowed
+        # However much it has sent before, a peer that falls silent between two PDUs of a message is let go soon.
+        return min(self._message_began + allowed, time.monotonic() + self._limits.pause_seconds)
 
     def _take(self, value: PresentationDataValue) -> None:
         if value.context_id not in self._negotiated.accepted:
             raise InvalidPdu("a fragment on a presentation context that was not accepted")
         if self._message_began is None:
-            self._message_began, self._message_bytes = time.monotonic(), 0
+            self._message_began, self._message_bytes, self._empty_fragments = time.monotonic(), 0, 0
         self._message_bytes += len(value.fragment)
+        if not value.fragment:
+            # Each costs us more than its sender; a message needs one at its end, if any.
+            self._empty_fragments += 1
+            if self._empty_fragments > _MOST_EMPTY_FRAGMENTS:
+                raise InvalidPdu(f"a message has more than {_MOST_EMPTY_FRAGMENTS} empty fragments")
         if self._data_set is None:
             if not value.is_command:
                 raise InvalidPdu("a data set without a command")

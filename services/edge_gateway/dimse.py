@@ -37,6 +37,7 @@ class StorageListener:
                 data_set_bytes=settings.maximum_instance_bytes,
                 negotiation_seconds=settings.negotiation_timeout,
                 idle_seconds=settings.network_timeout,
+                pause_seconds=min(30.0, settings.network_timeout),
             ),
             admit=self._admit,
             store=_Store(reception),

@@ -92,3 +92,10 @@ def test_what_is_not_plain_is_left_to_the_whole_reading(data: bytes) -> None:
     except DicomError:
         return
     assert header.sop_instance_uid == "1.2.3.4"
+
+
+@pytest.mark.parametrize("left_out", range(1, 9))
+def test_a_uid_that_is_cut_off_is_no_uid(left_out: int) -> None:
+    """The beginning of a Series Instance UID is one too, of another series."""
+    data = plain(rest=b"")
+    assert quick_identity(data[:-left_out], SYNTAX, len(data)) is None

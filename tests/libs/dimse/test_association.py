@@ -394,3 +394,25 @@ def test_a_stop_lets_messages_end_then_aborts() -> None:
         assert idle.hear()[0] == ABORTED
         stopping.join(10)
     assert store.stored[0][1] == b"half and half"
+
+
+def test_a_peer_that_falls_silent_between_two_pdus_of_a_message_is_let_go() -> None:
+    """The more it had sent at full speed, the longer it could hold its association: hours, after some hundred MB."""
+    store = MemoryStore()
+    with accepting(store, Limits(pause_seconds=1, bytes_per_second=1)) as acceptor, RawPeer(acceptor.port) as peer:
+        peer.associate()
+        peer.say(store_request(), pdu(4, value(1, 0, bytes(100_000))))
+        began = time.monotonic()
+        assert peer.hear()[0] == ABORTED
+        assert time.monotonic() - began < 20
+    assert not store.stored
+
+
+def test_empty_fragments_without_end_are_cut_off() -> None:
+    """Six bytes each, and they neither fill a message nor end it."""
+    store = MemoryStore()
+    with accepting(store) as acceptor, RawPeer(acceptor.port) as peer:
+        peer.associate()
+        with suppress(OSError):
+            peer.say(store_request(), pdu(4, value(1, 0, b"") * 300))
+        assert peer.hear()[0] == ABORTED

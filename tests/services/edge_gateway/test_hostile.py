@@ -1,6 +1,8 @@
 """The hostile corpus at the edge: anything on the clinic's network may send it, and no scanner may feel it."""
 
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,9 @@ from tests.services.edge_gateway.sender import associate, store_raw
 from tests.services.edge_gateway.stow_server import StowServer
 from tests.support.dicom_bytes import SOP_CLASS, element
 from tests.support.hostile import HostileInstance, hostile_instances
+from tests.support.hostile.conversation import converse
 from tests.support.hostile.corpus import Identity
+from tests.support.hostile.peers import HostilePeer, hostile_peers
 from tests.support.metering import MIB, Taken, metered
 
 MEMORY = 64 * MIB
@@ -68,7 +72,7 @@ def door(own_cloud: StowServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     edge = EdgeProcess(
         tmp_path_factory.mktemp("hostile") / "spool",
         own_cloud.port,
-        MAXIMUM_INSTANCE_BYTES=256 * MIB,
+        MAXIMUM_INSTANCE_BYTES=64 * MIB,
         NETWORK_TIMEOUT=4,
     )
     edge.start()
@@ -96,3 +100,17 @@ def test_an_instance(door: Door, hostile: HostileInstance, own_cloud: StowServer
         assert status in hostile.refused
         assert identity.instance not in own_cloud.uids()
     door.check(taken)
+
+
+@pytest.mark.parametrize("peer", hostile_peers(), ids=lambda one: one.name)
+def test_a_peer(door: Door, peer: HostilePeer) -> None:
+    def connect() -> socket.socket:
+        return socket.create_connection(("127.0.0.1", door.edge.dimse_port), timeout=20)
+
+    with metered(door.pid) as taken:
+        ended, statuses = converse(peer, connect, "EDGE", patience=20)
+    assert ended, "the edge holds on to a peer that gives it nothing"
+    assert not {status for status in statuses if status < 0xA000 and status not in {0x0000, 0x0122, 0x0211, 0x0117}}
+    door.check(taken)
+    assert not Path("/tmp/lightbox-was-here").exists()
+    wait_for(lambda: door.edge.status()["associations"] == 0, seconds=30)

@@ -361,12 +361,12 @@ def a_class_of_another_context(called: str) -> Iterator[bytes]:
 
 @peer()
 def a_data_set_without_end(called: str) -> Iterator[bytes]:
-    """300 MB, where the largest instance may have less."""
+    """100 MB, where the largest instance may have less."""
     yield usual(called)
     yield b""
     yield data(pdv(store(b"1.2.3"), control=3))
     one = data(pdv(bytes(16_000), control=0)) * 60
-    for _ in range(320):
+    for _ in range(105):
         yield one
 
 

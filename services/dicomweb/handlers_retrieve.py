@@ -70,6 +70,30 @@ async def retrieve_instance(
     return Content(message.content_type, b"".join((head, data, message.end())), etag)
 
 
+async def retrieve_version(
+    retrieving: Retrieving, operation: Operation, target: Target, sha256: str, if_none_match: str
+) -> Content:
+    """One of several instances with the same UID: the Part 10 file as it was received.
+
+    Raises:
+        NoSuchResource: there is none with these bytes.
+    """
+    found = await retrieving.store.list_versions(
+        operation.tenant, target.study, target.series or "", target.instance or ""
+    )
+    row = next((version.row for version in found if version.row.sha256.hex() == sha256), None)
+    if row is None:
+        raise NoSuchResource
+    operation.patient_id, operation.instance_count = row.patient_id, 1
+    etag = entity_tag(row.sha256, "version")
+    if is_current(etag, if_none_match):
+        return not_modified(etag)
+    if row.byte_length > BUFFERED:
+        stream = _deliver(retrieving, operation, _one(row), {row.transfer_syntax: row.transfer_syntax}, None)
+        return Content(DICOM, await _begun(stream), etag)
+    return Content(DICOM, await read_instance(retrieving.store, operation.tenant, row), etag)
+
+
 async def retrieve_instances(retrieving: Retrieving, operation: Operation, target: Target, tiers: Tiers) -> Content:
     """A study or a series, streamed: memory doesn't grow with it."""
     count, syntaxes, patient_id = await retrieving.store.summarise(operation.tenant, target.study, target.series)

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from libs import telemetry, web
 from libs.auth import Authenticated, TokenVerifier
 from services.dicomweb.api_metadata import metadata_routes
+from services.dicomweb.api_quality import quality_routes, version_routes
 from services.dicomweb.api_rendered import rendered_routes
 from services.dicomweb.api_retrieve import retrieve_routes
 from services.dicomweb.api_search import search_routes
@@ -72,7 +73,7 @@ def create_app(settings: Settings, verifier: TokenVerifier | None = None) -> Fas
     app.add_middleware(Private)
     tokens = verifier or TokenVerifier(settings.jwks_url, settings.issuer)
     read = Authenticated(tokens, settings.public_url, on_refusal=on_refusal).require("dicom:read")
-    for routes in (search_routes, metadata_routes, retrieve_routes, rendered_routes):
+    for routes in (search_routes, metadata_routes, retrieve_routes, rendered_routes, version_routes, quality_routes):
         app.include_router(routes(read))
     return app
 

@@ -16,8 +16,9 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.catalog import queries
+from libs.catalog import queries, versions
 from libs.catalog.queries import InstanceFilter, InstanceRow, SeriesFilter, SeriesRow, StudyFilter, StudyRow
+from libs.catalog.versions import DifferingRow, OddRow, Version
 from libs.dicom.pixels import FrameTable
 from libs.dicom.walk import DicomJson
 from libs.objects import BucketMissing, ObjectError, ObjectNotFound, ObjectStore, ObjectsUnavailable
@@ -185,6 +186,30 @@ class Store:
         """The next thousand instances in the order in which they lie."""
         async with self._reading(tenant) as connection:
             return await queries.locate_instances(connection, study_uid, series_uid, sop_uid, after=after)
+
+    async def list_versions(self, tenant: str, study_uid: str, series_uid: str, sop_uid: str) -> list[Version]:
+        """All that is kept under a SOP Instance UID, in the order of arrival.
+
+        Raises:
+            NoSuchResource: none of it is in this series.
+        """
+        async with self._reading(tenant) as connection:
+            found = await versions.list_versions(connection, study_uid, series_uid, sop_uid)
+        if not found:
+            raise NoSuchResource
+        return found
+
+    async def list_differing(
+        self, tenant: str, study_uid: str, after: tuple[str, str], limit: int
+    ) -> list[DifferingRow]:
+        """Versions that are kept beside other bytes, of one study or of all."""
+        async with self._reading(tenant, SEARCH_SECONDS) as connection:
+            return await versions.list_differing(connection, study_uid=study_uid, after=after, limit=limit)
+
+    async def list_odd(self, tenant: str, study_uid: str, after: str, limit: int) -> list[OddRow]:
+        """Instances that were stored with a warning, of one study or of all."""
+        async with self._reading(tenant, SEARCH_SECONDS) as connection:
+            return await versions.list_odd(connection, study_uid=study_uid, after=after, limit=limit)
 
     async def summarise(self, tenant: str, study_uid: str, series_uid: str | None) -> tuple[int, frozenset[str], str]:
         """Of a study or series: how many instances, their transfer syntaxes, the Patient ID."""

@@ -22,6 +22,7 @@ RETRIEVE = (
     f"{LEVELS[2]}/frames/1/rendered",
     f"{LEVELS[2]}/frames/1/thumbnail",
     f"{LEVELS[2]}/bulkdata/7FE00010",
+    f"{LEVELS[2]}/versions",
 )
 SEARCH = (
     "/studies",

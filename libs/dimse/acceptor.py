@@ -14,7 +14,6 @@ import structlog
 from libs.dimse.association import Association
 from libs.dimse.contract import Admit, HandOver, Insecure, Limits, Over, Store
 from libs.dimse.errors import AssociationRejected, InvalidPdu
-from libs.dimse.negotiation import only_storage
 from libs.dimse.pdu import parse_associate_request
 from libs.dimse.wire import Connection, peek_associate_request
 
@@ -51,8 +50,10 @@ class Acceptor:
         admit: called for each complete association request.
         store: keeps what is received.
         tls: with it, connections begin with a TLS handshake.
-        hand_over: takes the connections whose association request asks for more than storage and verification, with
-            the request unread; plain TCP only. Without it, such presentation contexts are refused.
+        hand_over: takes the connections whose association request proposes one of ``further``, with the request
+            unread; plain TCP only.
+        further: the SOP classes that whoever is behind ``hand_over`` serves besides storage and verification. What is
+            proposed beyond these is refused, context by context.
         over: told when an association that was admitted has ended.
         insecure: told when a TLS handshake has failed.
     """
@@ -65,6 +66,7 @@ class Acceptor:
         store: Store,
         tls: ssl.SSLContext | None = None,
         hand_over: HandOver | None = None,
+        further: frozenset[str] = frozenset(),
         over: Over = lambda context: None,
         insecure: Insecure = lambda address, reason: None,
     ) -> None:
@@ -72,7 +74,8 @@ class Acceptor:
         self._admit = admit
         self._store = store
         self._tls = tls
-        self._hand_over = hand_over if tls is None else None
+        self._hand_over = hand_over if tls is None and further else None
+        self._further = further
         self._over = over
         self._insecure = insecure
         self._lock = threading.Lock()
@@ -223,9 +226,10 @@ class Acceptor:
         if body is None:
             return False
         try:
-            return not only_storage(parse_associate_request(body))
+            request = parse_associate_request(body)
         except InvalidPdu:
-            return False
+            return False  # it is read again, and answered then
+        return any(context.abstract_syntax in self._further for context in request.contexts)
 
     def _count(self, visitor: _Visitor) -> None:
         """Counts an association in, unless there are too many."""

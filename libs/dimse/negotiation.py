@@ -42,16 +42,6 @@ def is_storage(sop_class_uid: str, storage_uids: frozenset[str] = frozenset()) -
     return is_uid(sop_class_uid)
 
 
-def only_storage(request: AssociateRequest) -> bool:
-    """Whether nothing but storage and verification is asked for."""
-    return all(
-        context.abstract_syntax == VERIFICATION
-        or is_storage(context.abstract_syntax, request.storage_uids)
-        or not is_uid(context.abstract_syntax)
-        for context in request.contexts
-    )
-
-
 def negotiate(request: AssociateRequest) -> Negotiated:
     """Accepts verification and storage in the transfer syntax that the peer names first, whatever it is.
 

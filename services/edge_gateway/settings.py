@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     minimum_free_bytes: int = Field(512 * MIB, ge=0)
     maximum_instance_bytes: int = Field(2048 * MIB, gt=0)
     segment_bytes: int = Field(32 * MIB, ge=MIB, multiple_of=MIB)
-    spare_bytes: int = Field(256 * MIB, ge=0)
+    spare_bytes: int = Field(512 * MIB, ge=0)
     maximum_associations: int = Field(128, gt=0, le=512)
     associations_per_peer: int = Field(64, gt=0, le=512)
     negotiation_timeout: float = Field(10.0, gt=0)

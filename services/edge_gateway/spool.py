@@ -5,6 +5,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ _LEAST_ROOM: Final = 64 << 10
 _SHARE_OF_DISK: Final = 20
 _COPIED_AT_ONCE: Final = 1 << 20
 _RETRY_SECONDS: Final = 30.0
+_QUIET_SECONDS: Final = 0.4
 _log = structlog.get_logger(__name__)
 
 
@@ -79,6 +81,7 @@ class Spool:
         self._chores: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._housekeeper: threading.Thread | None = None
         self._journal: Journal | None = None
+        self._last_used = 0.0
 
     def open(self, journal: Journal) -> tuple[int, int]:
         """Takes up what the last run left, and begins to keep spare segments.
@@ -192,6 +195,7 @@ class Spool:
 
     def give_back(self, segment: Segment) -> None:
         """The record is sealed or discarded; the segment is used on while there is room for another like it."""
+        self._last_used = time.monotonic()
         with self._lock:
             if segment.room >= max(_LEAST_ROOM, segment.last_size):
                 self._open.append(segment)
@@ -314,8 +318,7 @@ class Spool:
             try:
                 if file:
                     self._recycle(file)
-                else:
-                    self._prepare()
+                self._prepare()
             except Exception as error:
                 _log.warning("a spare segment could not be made ready", reason=str(error))
 
@@ -337,7 +340,6 @@ class Spool:
             self._written.discard(file)
             journal.forget_segment(file).result()
             path.unlink(missing_ok=True)
-            self._chores.put("")
             return
         # A new generation, durably, before a byte is written over: the journal's deletions are durable with it.
         generation = new_generation()
@@ -359,11 +361,21 @@ class Spool:
         return bool(unused)
 
     def _prepare(self) -> None:
-        """Writes one more spare segment, if there are few: room is left for those that are emptied."""
-        with self._lock:
-            ready = len(self._spare)
-        if 2 * ready >= self._wanted():
-            return
+        """Writes one more spare segment, if there are few: room is left for those that are emptied.
+
+        While instances arrive it waits, so as not to take the disk from them, unless no segment is left.
+        """
+        while True:
+            with self._lock:
+                ready = len(self._spare)
+            quiet = time.monotonic() - self._last_used
+            if 2 * ready >= self._wanted():
+                return
+            if not ready or quiet > _QUIET_SECONDS:
+                break
+            if not self._chores.empty():
+                return  # to come back: every chore ends in a look at the spare segments
+            time.sleep(_QUIET_SECONDS / 4)
         name, generation = f"{uuid4().hex}{SEGMENT}", new_generation()
         create(self._segments / name, self._segment_bytes, written=True)
         self._required_journal().renew(name, generation, self._segment_bytes).result()

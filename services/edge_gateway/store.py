@@ -19,7 +19,7 @@ from services.edge_gateway.segments import Arrival
 
 T = TypeVar("T")
 _LARGEST_GROUP: Final = 200
-_GATHER_SECONDS: Final = 0.005
+_GATHER_SECONDS: Final = 0.025
 _RETRY_SECONDS: Final = 1.0
 _SETTLE_SECONDS: Final = 2.0
 _MOST_BEHIND: Final = 4000

@@ -16,6 +16,7 @@ need() { # need PACKAGE PATH-OR-COMMAND…: any of them shows that the package i
 check() {
 	missing=""
 	need dcmtk storescu
+	need libgdcm-tools gdcmscu
 	need orthanc Orthanc /usr/sbin/Orthanc
 	need orthanc-dicomweb /usr/share/orthanc/plugins/libOrthancDicomWeb.so
 	need chromium chromium chromium-browser

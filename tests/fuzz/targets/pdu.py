@@ -7,7 +7,7 @@ from typing import Final
 
 from libs.dimse.commands import encode_response, parse_command
 from libs.dimse.errors import InvalidPdu
-from libs.dimse.negotiation import negotiate, only_storage
+from libs.dimse.negotiation import negotiate
 from libs.dimse.pdu import (
     MOST_CONTEXTS,
     encode_associate_accept,
@@ -39,7 +39,6 @@ def _association(body: bytes) -> None:
     request = parse_associate_request(body)
     assert len(request.contexts) <= MOST_CONTEXTS
     assert all(context.id % 2 for context in request.contexts)
-    only_storage(request)
     negotiated = negotiate(request)
     assert [answer.id for answer in negotiated.answers] == [context.id for context in request.contexts]
     for identifier, context in negotiated.accepted.items():

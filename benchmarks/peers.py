@@ -27,6 +27,7 @@ class Peer:
         called: its AE title.
         http: the root of its DICOMweb, or empty.
         folder: where it keeps what it gets.
+        pid: its process; 0 when it is Lightbox, which has several.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Peer:
     called: str
     http: str
     folder: Path
+    pid: int = 0
 
 
 def free_port() -> int:
@@ -62,8 +64,8 @@ def orthanc(folder: Path) -> Iterator[Peer]:
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
     version = _version("Orthanc", r"(\d+\.\d+\.\d+)")
-    with _running(["Orthanc", str(folder / "orthanc.json")], folder / "log", http):
-        yield Peer(f"Orthanc {version}", dicom, "ORTHANC", f"http://127.0.0.1:{http}/dicom-web", folder)
+    with _running(["Orthanc", str(folder / "orthanc.json")], folder / "log", http) as pid:
+        yield Peer(f"Orthanc {version}", dicom, "ORTHANC", f"http://127.0.0.1:{http}/dicom-web", folder, pid)
 
 
 @contextmanager
@@ -73,8 +75,8 @@ def storescp(folder: Path) -> Iterator[Peer]:
     port = free_port()
     version = _version("storescp", r"v(\d+\.\d+\.\d+)")
     command = ["storescp", "-aet", "STORESCP", "+xa", "-pdu", "131072", "--fork", "-od", str(folder), str(port)]
-    with _running(command, folder.with_suffix(".log"), port):
-        yield Peer(f"DCMTK storescp {version}", port, "STORESCP", "", folder)
+    with _running(command, folder.with_suffix(".log"), port) as pid:
+        yield Peer(f"DCMTK storescp {version}", port, "STORESCP", "", folder, pid)
 
 
 def _version(program: str, pattern: str) -> str:
@@ -87,7 +89,7 @@ def _version(program: str, pattern: str) -> str:
 
 
 @contextmanager
-def _running(command: list[str], log: Path, port: int) -> Iterator[None]:
+def _running(command: list[str], log: Path, port: int) -> Iterator[int]:
     # DCMTK leaves Nagle's algorithm on, which costs both peers 40 ms an instance; they are shown at their best.
     environment = {**os.environ, "TCP_NODELAY": "1"}
     with (
@@ -96,7 +98,7 @@ def _running(command: list[str], log: Path, port: int) -> Iterator[None]:
     ):
         try:
             _wait_for(port, process)
-            yield
+            yield process.pid
         finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from cli.demo import Notes
 from cli.identity_api import IdentityApi
 from cli.stack_client import Stack as StackClient
 from deploy.demo.people import NORTH
+from deploy.local.control import read_status
 from deploy.local.service_parts import known_edges
 
 
@@ -28,6 +29,7 @@ class Stack:
         edge_title: its AE title.
         password: of the northern radiologist.
         gateway: the root of the ingest gateway's DICOMweb, behind the front door.
+        pids: the process of each part.
         s3_metrics_port: where the object store counts its requests.
     """
 
@@ -37,6 +39,7 @@ class Stack:
     edge_title: str
     password: str
     gateway: str
+    pids: Mapping[str, int]
     s3_metrics_port: int
 
     def machine_token(self) -> str:
@@ -69,5 +72,6 @@ def running_stack() -> Iterator[Stack]:
         edge_title=edge.ae_title,
         password=password,
         gateway=f"http://127.0.0.1:{stack.ports['ingest_gateway']}/dicom-web",
+        pids={part.name: part.pid for part in read_status(stack.home, memory=False).parts if part.pid},
         s3_metrics_port=stack.ports["seaweedfs.metricsPort"],
     )

@@ -136,6 +136,8 @@ class _Encoder:
             return None
         if depth:
             raise InvalidDicom("An item of a sequence names a character set of its own, and its text is not ASCII.")
+        if values is not None:
+            _encoded(_CHARACTER_SET, "CS", values)  # what is replaced must be something that can be told
         elements[_CHARACTER_SET] = {"vr": "CS", "Value": [UNICODE]}
         return {"vr": "CS", "Value": values} if values else None
 

@@ -1,7 +1,7 @@
 """STOW-RS (PS3.18 section 10.5): HTTP in and out."""
 
-import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
 
 import orjson
@@ -10,40 +10,47 @@ from fastapi import APIRouter, Depends, Request, Response
 from libs.auth import DICOM_WRITE, Authenticated, Principal
 from libs.dicom import is_uid
 from libs.tenancy import SYSTEM_TENANT
-from libs.web.problems import BadRequest, Forbidden, NotAcceptable, Problem, TooLarge, UnsupportedMediaType
+from libs.web.problems import BadRequest, Problem, TooLarge
 from services.ingest_gateway import handlers
+from services.ingest_gateway.answer import status_of, store_response
 from services.ingest_gateway.body import receive_multipart, receive_single, steady
-from services.ingest_gateway.domain import Sender, status_of, store_response
+from services.ingest_gateway.domain import Sender
 from services.ingest_gateway.errors import NotDurable
-from services.ingest_gateway.multipart import (
-    InvalidMultipart,
-    MediaType,
-    MultipartReader,
-    TooManyParts,
-    parse_media_type,
-    require_boundary,
-)
+from services.ingest_gateway.inflate import inflated
+from services.ingest_gateway.metadata import MetadataLimits, make_instances, receive_metadata
+from services.ingest_gateway.multipart import InvalidMultipart, MultipartReader, TooManyParts
+from services.ingest_gateway.negotiation import ANSWER_TYPE, Body, declared_size, understand
 from services.ingest_gateway.resources import Resources
 from services.ingest_gateway.settings import Settings
 from services.ingest_gateway.spool import RequestSpool
 
-ANSWER_TYPE: Final = "application/dicom+json"
-_ACCEPTABLE: Final = frozenset({"*/*", "application/*", ANSWER_TYPE})
 _BODY: Final = {"schema": {"type": "string", "format": "binary"}}
 _DESCRIPTION: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": 'One Part 10 file, or several as the parts of multipart/related; type="application/dicom".',
+        "description": (
+            'One Part 10 file; or several as the parts of multipart/related; type="application/dicom"; or '
+            'multipart/related; type="application/dicom+json": a part of DICOM JSON that describes instances, and a '
+            "part for each BulkDataURI, which its Content-Location repeats. Compressed Pixel Data comes one frame a "
+            "part. All of it may be compressed with Content-Encoding: gzip."
+        ),
         "content": {"multipart/related": _BODY, "application/dicom": _BODY},
     },
     "responses": {
         "200": {"description": "All instances are stored.", "content": {ANSWER_TYPE: {}}},
-        "202": {"description": "Some are stored; the answer says which failed or were warned of, and why."},
+        "202": {
+            "description": "Some are stored; the answer says which failed, were warned of or changed, and why.",
+            "content": {ANSWER_TYPE: {}},
+        },
         "400": {"description": "The body can't be understood."},
         "406": {"description": "The answer can be had as application/dicom+json only."},
-        "409": {"description": "None is stored; the answer says why, one by one."},
-        "413": {"description": "The body is too large."},
-        "415": {"description": "The body has another type than the two that are taken."},
+        "408": {"description": "The body came too slowly."},
+        "409": {
+            "description": "None is stored; the answer says why, one by one.",
+            "content": {ANSWER_TYPE: {}},
+        },
+        "413": {"description": "The body, what it inflates to or the number of its parts is too large."},
+        "415": {"description": "The body has a type or an encoding that is not taken, such as application/dicom+xml."},
         "503": {"description": "Nothing is stored; send it again after the seconds in Retry-After."},
     },
 }
@@ -99,16 +106,16 @@ async def _store(request: Request, principal: Principal, study: str | None, sett
     resources = resources_of(request)
     sender = sender_of(request, principal)
     try:
-        spool_parts = _understand(request, principal, study, settings)
+        body = understand(request, principal, study, largest=settings.max_request)
         rules = await resources.storing.rules.of(sender.tenant)
         async with (
             resources.admission.turn(sender.tenant, rules.requests_at_once),
-            resources.spool.request(_declared_size(request), sender.tenant) as spool,
+            resources.spool.request(declared_size(request), sender.tenant) as received,
+            _instances(request, body, received, settings, sender.tenant) as instances,
         ):
-            await spool_parts(spool)
-            if not spool.begun:
+            if not instances.begun:
                 raise BadRequest("The body has no parts, so there is nothing to store.")
-            outcomes = await handlers.store_instances(spool, sender, study, resources.storing)
+            outcomes = await handlers.store_instances(instances, sender, study, resources.storing)
     except NotDurable:
         raise  # recorded already, study by study
     except Problem as problem:
@@ -119,81 +126,37 @@ async def _store(request: Request, principal: Principal, study: str | None, sett
     return Response(content, status_of(outcomes), media_type=ANSWER_TYPE)
 
 
-def _understand(
-    request: Request, principal: Principal, study: str | None, settings: Settings
-) -> Callable[[RequestSpool], Awaitable[None]]:
-    """Checks all that can be checked before the body is read.
-
-    Returns:
-        what takes the body into the spool.
+@asynccontextmanager
+async def _instances(
+    request: Request, body: Body, received: RequestSpool, settings: Settings, tenant: str
+) -> AsyncIterator[RequestSpool]:
+    """Reads the body; the spool that it gives holds one part for each instance, until the end of the block.
 
     Raises:
-        BadRequest, Forbidden, NotAcceptable, TooLarge, UnsupportedMediaType: the request is refused as a whole.
+        BadRequest, TooLarge, UnsupportedMediaType: the body can't be understood, or there is too much of it.
     """
-    if principal.tenant == SYSTEM_TENANT:
-        raise Forbidden("The operators' tenant holds no studies.")
-    if study is not None and not is_uid(study):
-        raise BadRequest("The address does not name a study: a Study Instance UID has digits and dots only.")
-    _require_acceptable(request.headers.get("accept", "*/*"))
-    if _declared_size(request) > settings.max_request:
-        raise TooLarge(f"One request may have {settings.max_request} bytes at most; send the rest in another.")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("A compressed body (Content-Encoding) is not taken.")
-    media_type = parse_media_type(request.headers.get("content-type", ""))
     chunks = steady(request.receive, idle_timeout=settings.idle_timeout, min_progress=settings.min_progress)
-    if media_type.name == "application/dicom":
-        return lambda spool: receive_single(chunks, spool)
-    typed = _require_dicom_parts(media_type)
+    if body.compressed:
+        chunks = inflated(chunks, largest=settings.max_request, max_ratio=settings.max_gzip_ratio, run=received.run)
+    if body.kind == "instance":
+        await receive_single(chunks, received)
+        yield received
+        return
+    reader = MultipartReader(body.boundary, max_parts=settings.max_parts, max_header=settings.max_part_header)
     try:
-        boundary = require_boundary(media_type)
+        if body.kind == "instances":
+            await receive_multipart(chunks, reader, received, typed=body.typed)
+            about = []
+        else:
+            about = await receive_metadata(chunks, reader, received)
+    except TooManyParts as error:
+        raise TooLarge(str(error)) from None
     except InvalidMultipart as error:
         raise BadRequest(str(error)) from None
-    reader = MultipartReader(boundary, max_parts=settings.max_parts, max_header=settings.max_part_header)
-
-    async def spool_parts(spool: RequestSpool) -> None:
-        try:
-            await receive_multipart(chunks, reader, spool, typed=typed)
-        except TooManyParts as error:
-            raise TooLarge(str(error)) from None
-        except InvalidMultipart as error:
-            raise BadRequest(str(error)) from None
-
-    return spool_parts
-
-
-def _require_dicom_parts(media_type: MediaType) -> bool:
-    """Whether the request says that its parts are application/dicom; when it says nothing, the parts have to.
-
-    Raises:
-        UnsupportedMediaType: it is no multipart/related, or its parts are something else.
-    """
-    if media_type.name != "multipart/related":
-        raise UnsupportedMediaType(
-            'Instances are taken as application/dicom, or as multipart/related; type="application/dicom"; '
-            f"this body is {media_type.name or 'of no type'!s:.100}."
-        )
-    inner = media_type.parameters.get("type", "").lower()
-    if inner in ("application/dicom+json", "application/dicom+xml"):
-        raise UnsupportedMediaType(f"Instances are not taken as {inner}, only as application/dicom (Part 10 files).")
-    if inner not in ("", "application/dicom"):
-        raise UnsupportedMediaType(f"The parts must be application/dicom, not {inner:.100}.")
-    return bool(inner)
-
-
-def _require_acceptable(accept: str) -> None:
-    """Checks that the sender takes the one type that answers have.
-
-    Raises:
-        NotAcceptable: it does not.
-    """
-    for media_range in accept.split(","):
-        wanted = parse_media_type(media_range)
-        refused = re.fullmatch(r"0(\.0{0,3})?", wanted.parameters.get("q", "1"))
-        if wanted.name in _ACCEPTABLE and not refused:
-            return
-    raise NotAcceptable(f"The answer can be had as {ANSWER_TYPE} only.")
-
-
-def _declared_size(request: Request) -> int:
-    declared = request.headers.get("content-length", "0")
-    return int(declared) if declared.isdigit() else 0
+    if body.kind == "instances":
+        yield received
+        return
+    limits = MetadataLimits(settings.max_metadata, settings.max_parts, settings.max_request)
+    async with resources_of(request).spool.request(0, tenant) as made:
+        await make_instances(about, received.parts, made, limits)
+        yield made

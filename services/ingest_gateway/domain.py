@@ -1,10 +1,9 @@
-"""The rules of storing: what is refused, what is a duplicate, which instances share a pack, what the answer says."""
+"""The rules of storing: what is refused, what is a duplicate, which instances share a pack."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +18,8 @@ PROCESSING_FAILURE: Final = 0x0110
 """Failure Reason: something failed on our side; sending it again may not help."""
 CANNOT_UNDERSTAND: Final = 0xC000
 """Failure Reason: the bytes can't be read as DICOM."""
-
-PRIVATE_CREATOR: Final = "LIGHTBOX"
+COERCED: Final = 0xB000
+"""Warning Reason: elements were changed (PS3.18 table I.2-1)."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,36 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Coercion:
+    """What was changed in an instance before it was stored.
+
+    Attributes:
+        reason: the Warning Reason, and what was changed in words.
+        original: the attributes as they were sent, as DICOM JSON.
+        time: when, with a time zone.
+    """
+
+    reason: Reason
+    original: Mapping[str, Any]
+    time: datetime
+
+
+@dataclass(frozen=True)
+class PartNote:
+    """What is known of a part that was made here of what a sender gave in another form. Empty where it is not known.
+
+    Attributes:
+        sop_instance_uid: (0008,0018), for the answer to a part that could not be made.
+        sop_class_uid: (0008,0016), likewise.
+        coercion: what was changed in it.
+    """
+
+    sop_instance_uid: str = ""
+    sop_class_uid: str = ""
+    coercion: Coercion | None = None
+
+
+@dataclass(frozen=True)
 class SpooledPart:
     """One part of the body, whole.
 
@@ -47,6 +76,7 @@ class SpooledPart:
         crc32: of its bytes.
         refusal: why it can't be taken, when that is clear without reading it.
         announced: SOP Class UID and SOP Instance UID that a C-STORE command gave for it.
+        note: what is known of it otherwise.
     """
 
     path: Path
@@ -55,6 +85,7 @@ class SpooledPart:
     crc32: int = 0
     refusal: Reason | None = None
     announced: tuple[str, str] | None = None
+    note: PartNote = PartNote()
 
 
 @dataclass(frozen=True)
@@ -93,6 +124,7 @@ class Instance:
         crc32: of the file.
         weight: bytes of its DICOM JSON.
         header: what was read; none when it is to be read again, to save memory.
+        coercion: what was changed in it before.
     """
 
     sop_instance_uid: str
@@ -105,6 +137,7 @@ class Instance:
     crc32: int
     weight: int
     header: Header | None
+    coercion: Coercion | None = None
 
     @property
     def content(self) -> tuple[str, str]:
@@ -159,6 +192,7 @@ class Outcome:
         failure: why it was not stored.
         warning: what the sender should know although it was stored.
         quarantine: the identifier under which the bytes are kept in quarantine.
+        coercion: what was changed before it was stored.
     """
 
     sop_instance_uid: str = ""
@@ -169,6 +203,7 @@ class Outcome:
     failure: Reason | None = None
     warning: Reason | None = None
     quarantine: str = ""
+    coercion: Coercion | None = None
 
     @property
     def stored(self) -> bool:
@@ -177,7 +212,9 @@ class Outcome:
 
 
 def outcome_of(instance: Instance, *, failure: Reason | None = None, warning: Reason | None = None) -> Outcome:
-    """The outcome for an instance whose identifiers are known."""
+    """The outcome for an instance whose identifiers are known; a coercion is a warning where there is no other."""
+    if warning is None and instance.coercion is not None:
+        warning = instance.coercion.reason
     return Outcome(
         instance.sop_instance_uid,
         instance.sop_class_uid,
@@ -186,6 +223,7 @@ def outcome_of(instance: Instance, *, failure: Reason | None = None, warning: Re
         instance.sha256,
         failure,
         warning,
+        coercion=instance.coercion,
     )
 
 
@@ -213,6 +251,15 @@ def refusal_of_part(headers: Mapping[str, str], media_type: str) -> Reason | Non
     """
     if media_type not in ("", "application/dicom"):
         return Reason(CANNOT_UNDERSTAND, "the part is not application/dicom")
+    return refusal_of_coding(headers)
+
+
+def refusal_of_coding(headers: Mapping[str, str]) -> Reason | None:
+    """What speaks against a part by the way in which its bytes are coded.
+
+    Arguments:
+        headers: names in lower case.
+    """
     if headers.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
         return Reason(CANNOT_UNDERSTAND, "the part has a Content-Transfer-Encoding; only binary is taken")
     if headers.get("content-encoding", "identity").lower() != "identity":
@@ -266,72 +313,6 @@ def _split(instances: Sequence[Instance], limits: PackLimits) -> list[tuple[Inst
         size += instance.size
         weight += instance.weight
     return [*parts, tuple(current)] if current else parts
-
-
-def status_of(outcomes: Collection[Outcome]) -> int:
-    """The HTTP status of the answer (PS3.18 table 10.5.3-1): 200, 202 with failures or warnings, 409 none stored."""
-    stored = sum(outcome.stored for outcome in outcomes)
-    if not stored:
-        return HTTPStatus.CONFLICT
-    flawless = stored == len(outcomes) and not any(outcome.warning for outcome in outcomes)
-    return HTTPStatus.OK if flawless else HTTPStatus.ACCEPTED
-
-
-def store_response(outcomes: Sequence[Outcome], public_url: str) -> dict[str, Any]:
-    """The Store Instances Response Module as DICOM JSON (PS3.18 section 10.5.3, annex I).
-
-    Besides the standard's attributes each stored item has the private (0009,1001), the SHA-256 of the whole Part 10
-    file as it is kept; each item with a reason has (0009,1002), the reason in words; and each failed item whose bytes
-    are kept in quarantine has (0009,1003), the identifier of the entry.
-    """
-    studies = {outcome.study_uid for outcome in outcomes if outcome.stored}
-    answer: dict[str, Any] = {}
-    failed = [_failed_item(outcome) for outcome in outcomes if not outcome.stored]
-    stored = [_stored_item(outcome, public_url) for outcome in outcomes if outcome.stored]
-    if len(studies) == 1:
-        answer["00081190"] = _element("UR", f"{public_url}/dicom-web/studies/{studies.pop()}")
-    if failed:
-        answer["00081198"] = {"vr": "SQ", "Value": failed}
-    if stored:
-        answer["00081199"] = {"vr": "SQ", "Value": stored}
-    return answer
-
-
-def _element(vr: str, value: str | int) -> dict[str, Any]:
-    return {"vr": vr, "Value": [value]} if value != "" else {"vr": vr}
-
-
-def _failed_item(outcome: Outcome) -> dict[str, Any]:
-    item: dict[str, Any] = {}
-    if outcome.sop_class_uid:
-        item["00081150"] = _element("UI", outcome.sop_class_uid)
-    if outcome.sop_instance_uid:
-        item["00081155"] = _element("UI", outcome.sop_instance_uid)
-    if outcome.failure is not None:
-        item["00081197"] = _element("US", outcome.failure.code)
-        item["00090010"] = _element("LO", PRIVATE_CREATOR)
-        item["00091002"] = _element("LT", outcome.failure.words)
-    if outcome.quarantine:
-        item["00091003"] = _element("LO", outcome.quarantine)
-    return dict(sorted(item.items()))
-
-
-def _stored_item(outcome: Outcome, public_url: str) -> dict[str, Any]:
-    url = (
-        f"{public_url}/dicom-web/studies/{outcome.study_uid}/series/{outcome.series_uid}"
-        f"/instances/{outcome.sop_instance_uid}"
-    )
-    item = {
-        "00081150": _element("UI", outcome.sop_class_uid),
-        "00081155": _element("UI", outcome.sop_instance_uid),
-        "00081190": _element("UR", url),
-        "00090010": _element("LO", PRIVATE_CREATOR),
-        "00091001": _element("LO", outcome.sha256),
-    }
-    if outcome.warning is not None:
-        item["00081196"] = _element("US", outcome.warning.code)
-        item["00091002"] = _element("LT", outcome.warning.words)
-    return dict(sorted(item.items()))
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ async def _read_instance(
     spool: RequestSpool, part: SpooledPart, study_uid: str | None, budget: _HeaderBudget
 ) -> Instance | Outcome:
     if part.refusal is not None:
-        return Outcome(failure=part.refusal)
+        return Outcome(part.note.sop_instance_uid, part.note.sop_class_uid, failure=part.refusal)
     try:
         header, weight = await spool.run(_read, part)
     except DicomError as error:
@@ -262,6 +262,7 @@ async def _read_instance(
         crc32=part.crc32,
         weight=weight,
         header=budget.keep(header, weight),
+        coercion=part.note.coercion,
     )
     if study_uid is not None and instance.study_uid != study_uid:
         return outcome_of(instance, failure=wrong_study())

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     max_request: int = Field(default=16 << 30, gt=0, description="the largest body")
     max_part: int = Field(default=4 << 30, gt=0, description="the largest instance")
     max_parts: int = Field(default=10_000, gt=0, description="the most instances in one request")
+    max_metadata: int = Field(default=8 << 20, gt=0, description="the most DICOM JSON in one request")
+    max_gzip_ratio: int = Field(
+        default=200, gt=0, description="how many times its size a compressed body may inflate to"
+    )
     max_part_header: int = Field(default=8192, gt=0, description="the largest block of headers of a part")
     min_free: int = Field(default=1 << 30, ge=0, description="what must stay free on the spool's disk")
     idle_timeout: float = Field(default=60, gt=0, description="how long a sender may be all but silent")

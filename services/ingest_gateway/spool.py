@@ -19,7 +19,7 @@ from typing import BinaryIO, Final, ParamSpec, TypeVar
 from uuid import uuid4
 
 from libs.crash import crash_point
-from services.ingest_gateway.domain import Reason, SpooledPart, part_too_large
+from services.ingest_gateway.domain import PartNote, Reason, SpooledPart, part_too_large
 from services.ingest_gateway.errors import StorageFull
 from services.ingest_gateway.fairness import Turns
 
@@ -149,7 +149,7 @@ class RequestSpool:
     def new_part(self) -> "OpenPart":
         """A part for another thread to fill; ``add_part`` takes it once it is whole. Its file goes with the request."""
         self.begun += 1
-        return OpenPart(self.folder / f"part-{self.begun - 1:05}.dcm", None, self._spool.max_part)
+        return OpenPart(self.folder / f"part-{self.begun - 1:05}.dcm", None, self._spool.max_part, PartNote())
 
     def require_space(self) -> None:
         """Checks that the disk has room; blocking.
@@ -163,9 +163,11 @@ class RequestSpool:
         """Takes a part that another thread has filled."""
         self.parts.append(part)
 
-    async def begin_part(self, refusal: Reason | None = None) -> None:
+    async def begin_part(self, refusal: Reason | None = None, note: PartNote | None = None) -> None:
         """Opens the next part; the bytes of one that is refused already are dropped."""
-        self._part = OpenPart(self.folder / f"part-{self.begun:05}.dcm", refusal, self._spool.max_part)
+        self._part = OpenPart(
+            self.folder / f"part-{self.begun:05}.dcm", refusal, self._spool.max_part, note or PartNote()
+        )
         self.begun += 1
 
     async def write(self, data: bytes) -> None:
@@ -261,8 +263,9 @@ def _write(work: Sequence[tuple["OpenPart", bytes | None]]) -> list[SpooledPart]
 class OpenPart:
     """A part that is still being written. Its methods block, except for ``takes``."""
 
-    def __init__(self, path: Path, refusal: Reason | None, limit: int) -> None:
+    def __init__(self, path: Path, refusal: Reason | None, limit: int, note: PartNote) -> None:
         self._path = path
+        self._note = note
         self._refusal = refusal
         self._limit = limit
         self._size = 0
@@ -292,7 +295,7 @@ class OpenPart:
         self.close()
         if self._refusal is not None:
             self._path.unlink(missing_ok=True)
-        return SpooledPart(self._path, self._size, self._hash.hexdigest(), self._crc32, self._refusal)
+        return SpooledPart(self._path, self._size, self._hash.hexdigest(), self._crc32, self._refusal, note=self._note)
 
     def close(self) -> None:
         """Closes the file."""

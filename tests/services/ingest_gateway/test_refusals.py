@@ -41,7 +41,7 @@ from tests.support.tokens import TokenIssuer
     [
         ("multipart/related; type=application/dicom", 400, "boundary"),
         (f'multipart/related; type="application/dicom"; boundary="{"x" * 71}"', 400, "70 characters"),
-        (f'multipart/related; type="application/dicom+json"; boundary={BOUNDARY}', 415, "application/dicom+json"),
+        (f'multipart/related; type="application/dicom+json"; boundary={BOUNDARY}', 400, "no metadata"),
         (f'multipart/related; type="application/dicom+xml"; boundary={BOUNDARY}', 415, "application/dicom+xml"),
         (f'multipart/related; type="image/jpeg"; boundary={BOUNDARY}', 415, "image/jpeg"),
         (f"multipart/form-data; boundary={BOUNDARY}", 415, "multipart/form-data"),
@@ -117,9 +117,7 @@ async def test_an_address_that_names_no_study(gateway: Gateway, tenant: str, stu
     assert response.status_code == status
 
 
-async def test_compressed_and_empty_bodies(gateway: Gateway, tenant: str) -> None:
-    zipped = await gateway.post(tenant, b"\x1f\x8b", TYPE, headers={"Content-Encoding": "gzip"})
-    assert zipped.status_code == 415
+async def test_empty_bodies(gateway: Gateway, tenant: str) -> None:
     none = await gateway.post(tenant, f"--{BOUNDARY}--\r\n".encode(), TYPE)
     assert none.status_code == 400
     assert (await gateway.post(tenant, b"", TYPE)).status_code == 400

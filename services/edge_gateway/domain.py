@@ -207,6 +207,7 @@ def judge(instance: Instance, answer: Answer) -> Verdict:
 
 _REASONS: Final = {
     0x0110: "the cloud could not process it",
+    0x0111: "the cloud has an instance of this UID with other bytes, and takes no other one",
     0x0117: "the SOP Instance UID is not valid",
     0x0122: "the SOP class is not supported",
     0x0124: "not authorised",

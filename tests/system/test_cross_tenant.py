@@ -3,6 +3,7 @@
 If one of these fails, somebody sees the images of another hospital's patient.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -178,3 +179,27 @@ def test_a_tenant_administrator_is_nobody_elsewhere(shown: Shown) -> None:
             other, missing = (alma.get(f"/api/identity/tenants/{t}/{path}") for t in ("north", "nowhere"))
             assert other.status_code == missing.status_code == 404
             assert other.text.replace("north", "nowhere") == missing.text
+
+
+def test_no_quarantine_and_no_list_of_quality_tells_of_another_tenant(shown: Shown) -> None:
+    """Every route that names an entry, and every list, asked by the southern administrator about what the north has."""
+    junk = f"refused in the north {MISSING}".encode() * 10
+    name, nothing = hashlib.sha256(junk).hexdigest(), "0" * 64
+    body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + junk + b"\r\n--b--\r\n"
+    headers = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}
+    with httpx.Client(base_url=shown.url, headers=bearer(edge_token(shown, "north")), timeout=60) as edge:
+        assert edge.post("/dicom-web/studies", content=body, headers=headers).status_code == 409
+    with httpx.Client(base_url=shown.url, headers=bearer(user_token(shown, "south", "alma")), timeout=60) as alma:
+        walked = 0
+        for method, path in routes(alma):
+            if "{entry}" in path:
+                query = {"reason": "none of mine"} if path.endswith("/discard") else {}
+                theirs = alma.request(method, path.replace("{entry}", name), params=query)
+                nobodys = alma.request(method, path.replace("{entry}", nothing), params=query)
+                assert theirs.status_code == nobodys.status_code == 404, f"{method} {path}"
+                assert theirs.json()["detail"] == nobodys.json()["detail"], f"{method} {path}"
+                walked += 1
+        assert walked == 4
+        assert name not in alma.get("/api/ingest/quarantine", params={"limit": 1000}).text
+        for path in ("/api/quality/duplicates", "/api/quality/warnings"):
+            assert not NORTHERN.search(alma.get(path, params={"study": shown.head_study}).content)

@@ -104,13 +104,15 @@ def _grouped(walk: Walk, pixels: PixelElement, dicom: DicomJson, count: int, syn
     fragments = pixels.fragments or Fragments()
     if count == 1 or transfer_syntax(syntax).video:
         return [fragments.all()]
-    if syntax == RLE_LOSSLESS or len(fragments) == count:
-        if len(fragments) != count:
-            walk.warn("The number of fragments is not Number of Frames.")
+    if len(fragments) == count:
         return [[fragment] for fragment in fragments.all()]
     found = _by_offsets(fragments, _offsets(walk, pixels, dicom, count), count)
     if found is not None:
         return found
+    if syntax == RLE_LOSSLESS:
+        # A frame has one fragment (PS3.5 section A.4.2), and nothing in it tells where another begins.
+        walk.warn("The number of fragments is not Number of Frames.")
+        return [[fragment] for fragment in fragments.all()]
     return _by_content(walk, fragments, count)
 
 

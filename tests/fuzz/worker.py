@@ -4,6 +4,7 @@ What a target raises is written down with its trace, once for each place that ra
 """
 
 import hashlib
+import shlex
 import sys
 import traceback
 from importlib import import_module
@@ -51,7 +52,9 @@ def main() -> None:
             if len(known) >= _MOST_FINDS:
                 raise
 
-    atheris.Setup([sys.argv[0], *arguments], test_one_input)
+    # To merge, libFuzzer starts itself anew, by a shell, with what stands here first.
+    itself = shlex.join((sys.executable, "-m", "tests.fuzz.worker", name, finds))
+    atheris.Setup([itself, *arguments], test_one_input)
     atheris.Fuzz()
 
 

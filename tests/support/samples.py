@@ -1,4 +1,4 @@
-"""Real DICOM files for tests, from pydicom and pydicom-data; all are on disk, none is fetched."""
+"""Real DICOM files for tests, from pydicom, pydicom-data, pynetdicom, nibabel; all are on disk, none is fetched."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -113,10 +113,13 @@ def distinct_sample_files() -> list[Sample]:
 
 
 def every_file() -> Iterator[Path]:
-    """Every file that the two packages carry, broken ones and those that are no DICOM among them."""
+    """Every file that the packages carry, broken ones and those that are no DICOM among them."""
     yield from sorted(path for path in (_PYDICOM / "test_files").rglob("*") if path.is_file())
     yield from sorted(path for path in (_PYDICOM / "charset_files").glob("*.dcm"))
     yield from sorted(path for name, path in _places().items() if path.parent.name == "data" and name.endswith(".dcm"))
+    for package in ("nibabel", "pynetdicom"):
+        carried = (Path(str(file.locate())) for file in files(package) or () if file.suffix == ".dcm")
+        yield from sorted(path for path in carried if path.is_file())
 
 
 def readable_files() -> list[Path]:

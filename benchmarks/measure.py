@@ -37,7 +37,7 @@ def report(title: str, unit: str, figures: Mapping[str, Sequence[float]], *, our
         figures: for each subject, its runs.
         ours: which of the subjects is Lightbox.
     """
-    table = Table(title=title, caption=f"{_machine()}; medians of {len(figures[ours])} interleaved runs")
+    table = Table(title=title, caption=f"{machine()}; medians of {len(figures[ours])} interleaved runs")
     for column in ("", f"median, {unit}", "lowest – highest", "Lightbox is"):
         table.add_column(column, justify="left" if not column else "right")
     own = statistics.median(figures[ours])
@@ -48,6 +48,7 @@ def report(title: str, unit: str, figures: Mapping[str, Sequence[float]], *, our
     console.print(table)
 
 
-def _machine() -> str:
+def machine() -> str:
+    """What the figures were taken on."""
     load = os.getloadavg()[0]
     return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, load {load:.1f}"

@@ -42,10 +42,10 @@ class Stack:
     pids: Mapping[str, int]
     s3_metrics_port: int
 
-    def machine_token(self) -> str:
-        """An access token of a machine of the northern tenant that may store and read; it lasts ten minutes."""
+    def machine_token(self, tenant: str = NORTH.tenant) -> str:
+        """An access token of a machine of a tenant that may store and read; it lasts ten minutes."""
         with IdentityApi.of_stack(StackClient.find().home) as identity:
-            return identity.token(*identity.create_client(NORTH.tenant, "benchmark", ["dicom:read", "dicom:write"]))
+            return identity.token(*identity.create_client(tenant, "benchmark", ["dicom:read", "dicom:write"]))
 
     def user_token(self) -> str:
         """An access token of the northern radiologist; it lasts ten minutes."""

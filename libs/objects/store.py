@@ -29,7 +29,7 @@ from libs.objects.errors import (
     ObjectNotFound,
     ObjectsUnavailable,
 )
-from libs.objects.upload import Piece, abort_uploads, put_pieces
+from libs.objects.upload import Before, Piece, abort_uploads, put_pieces
 from libs.tenancy import InvalidTenant, bucket_name
 
 T = TypeVar("T")
@@ -107,7 +107,9 @@ class ObjectStore:
             return
         await self._put(tenant, key, await _content(data, sha256), new=True)
 
-    async def put_new_pieces(self, tenant: str, key: str, pieces: Sequence[Piece], crc32: int) -> None:
+    async def put_new_pieces(
+        self, tenant: str, key: str, pieces: Sequence[Piece], crc32: int, *, before: Before | None = None
+    ) -> None:
         """Stores an object that lies in pieces under a key that is not taken: whole or not at all.
 
         Nothing is put together in memory; the store checks the CRC-32 of what arrives. Over 1 GiB it goes in parts. A
@@ -118,6 +120,8 @@ class ObjectStore:
             key: of the object.
             pieces: bytes and whole files, one after another.
             crc32: of all of them.
+            before: called in another thread with the size of each block before it is sent, and with 0 after the last;
+                it may make them wait.
 
         Raises:
             AlreadyExists: the key is taken; that object was left as it is.
@@ -126,7 +130,7 @@ class ObjectStore:
         """
         bucket = self._bucket(tenant)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._uploads, put_pieces, self._client(), bucket, key, pieces, crc32)
+        await loop.run_in_executor(self._uploads, put_pieces, self._client(), bucket, key, pieces, crc32, before)
 
     async def abort_uploads(self, tenant: str, older_than: timedelta) -> int:
         """Gives up uploads in parts that were begun longer ago than this and never ended; returns how many."""

@@ -6,7 +6,7 @@ not have it; and the object appears whole or not at all, under a key that is not
 
 import zlib
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
@@ -20,6 +20,9 @@ from libs.objects.errors import ObjectError, ObjectsUnavailable
 
 Piece = bytes | Path
 """Bytes, or a file of which all is meant."""
+
+Before = Callable[[int], None]
+"""Is told how many bytes come next."""
 
 LARGEST_SINGLE_PUT: Final = 1 << 30
 """Bytes that are sent by one PUT; more goes in parts, so that a fault near the end does not cost all of it."""
@@ -35,9 +38,12 @@ class Pieces(RawIOBase):
         pieces: in their order.
         start: bytes that are left out at the beginning.
         length: bytes that are given at most.
+        before: called with the size of each block before it is given, and with 0 at the end; it may make them wait.
     """
 
-    def __init__(self, pieces: Sequence[Piece], start: int = 0, length: int | None = None) -> None:
+    def __init__(
+        self, pieces: Sequence[Piece], start: int = 0, length: int | None = None, *, before: Before | None = None
+    ) -> None:
         super().__init__()
         sizes = [len(piece) if isinstance(piece, bytes) else piece.stat().st_size for piece in pieces]
         self._pieces = list(zip(pieces, sizes, strict=True))
@@ -45,6 +51,7 @@ class Pieces(RawIOBase):
         rest = sum(sizes) - self._start
         self.size = rest if length is None else min(length, rest)
         self._position = 0
+        self._before = before
         self._blocks = self._read_from(self._start)
 
     def readable(self) -> bool:
@@ -71,6 +78,8 @@ class Pieces(RawIOBase):
         left = self.size - self._position
         block = next(self._blocks, b"")[:left] if left else b""
         self._position += len(block)
+        if self._before is not None:
+            self._before(len(block))
         return block
 
     def blocks(self) -> Iterator[bytes]:
@@ -95,7 +104,9 @@ class Pieces(RawIOBase):
             at = 0
 
 
-def put_pieces(client: Any, bucket: str, key: str, pieces: Sequence[Piece], crc32: int) -> None:
+def put_pieces(
+    client: Any, bucket: str, key: str, pieces: Sequence[Piece], crc32: int, before: Before | None = None
+) -> None:
     """Stores an object that is not there yet. It blocks.
 
     Arguments:
@@ -104,6 +115,7 @@ def put_pieces(client: Any, bucket: str, key: str, pieces: Sequence[Piece], crc3
         key: under which key.
         pieces: what.
         crc32: of all of it.
+        before: see ``Pieces``.
 
     Raises:
         AlreadyExists: the key is taken; that object was left as it is.
@@ -112,10 +124,10 @@ def put_pieces(client: Any, bucket: str, key: str, pieces: Sequence[Piece], crc3
         ObjectError: it refuses, or the object is too large for any upload.
         OSError: a file can't be read.
     """
-    content = Pieces(pieces)
+    content = Pieces(pieces, before=before)
     try:
         if content.size > LARGEST_SINGLE_PUT:
-            _put_in_parts(client, bucket, key, pieces, content.size, crc32)
+            _put_in_parts(client, bucket, key, pieces, content.size, crc32, before)
             return
         client.put_object(
             Bucket=bucket,
@@ -131,7 +143,9 @@ def put_pieces(client: Any, bucket: str, key: str, pieces: Sequence[Piece], crc3
         raise ObjectsUnavailable("The object store does not answer.") from error
 
 
-def _put_in_parts(client: Any, bucket: str, key: str, pieces: Sequence[Piece], size: int, crc32: int) -> None:
+def _put_in_parts(
+    client: Any, bucket: str, key: str, pieces: Sequence[Piece], size: int, crc32: int, before: Before | None
+) -> None:
     part_size = max(_PART, -(-size // _MOST_PARTS))
     place = {"Bucket": bucket, "Key": key}
     upload = place | {"UploadId": client.create_multipart_upload(**place, ChecksumAlgorithm="CRC32")["UploadId"]}
@@ -139,7 +153,7 @@ def _put_in_parts(client: Any, bucket: str, key: str, pieces: Sequence[Piece], s
         parts: list[dict[str, Any]] = []
         whole = 0
         for number, start in enumerate(range(0, size, part_size), 1):
-            part = Pieces(pieces, start, part_size)
+            part = Pieces(pieces, start, part_size, before=before)
             own = 0
             for block in part.blocks():
                 own, whole = zlib.crc32(block, own), zlib.crc32(block, whole)

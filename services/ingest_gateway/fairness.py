@@ -1,9 +1,13 @@
 """Turns at what is scarce, shared by the tenants that want them: a flood of one tenant slows that tenant.
 
-Two rules, both of which cost nothing while a single tenant is there:
+Three rules, none of which costs anything while a single tenant is there:
 
 - **Whose turn is next**: that of the tenant which has had least, by start-time fair queueing (Goyal, Vin and Cheng,
-  1996). A tenant's requests queue behind each other, not behind those of others, however many those are.
+  1996). A tenant's requests queue behind each other, not behind those of others, however many those are. Who has had
+  less than its share of late may catch up at once, up to ``burst``; more is not saved up.
+- **Who waits for whom**: while a tenant that has had much less has a turn, one that has had much more gets none, so
+  that the small work of the one does not share the machine with the large work of the other. Once both have had about
+  the same they go on side by side.
 - **How many at once**: while several tenants are there, each has its share of the turns at most, so that one which
   comes every now and then finds a turn free instead of waiting until a long one of somebody else ends.
 """
@@ -14,9 +18,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
-from prometheus_client import Counter as Metric
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 _WAITED = Histogram(
     "lightbox_turn_wait_seconds",
@@ -24,19 +28,25 @@ _WAITED = Histogram(
     ["turns", "tenant"],
     buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10),
 )
-_GRANTED = Metric("lightbox_turn_cost_total", "Work that got its turn, in the unit of the turns", ["turns", "tenant"])
+_GRANTED = Counter("lightbox_turn_cost_total", "Work that got its turn, in the unit of the turns", ["turns", "tenant"])
+TURN_BYTES: Final = 1 << 20
+"""Bytes that cost as much as one turn."""
+_THREAD_PATIENCE: Final = 120.0
+"""Seconds that a thread waits for a turn before it takes the service for stopped."""
 
 
 @dataclass(eq=False)
-class _Waiting:
-    """Somebody who waits.
+class Turn:
+    """A turn that is waited for or held.
 
     Attributes:
-        start: the virtual time at which the turn begins.
+        tenant: whose it is.
+        start: the virtual time at which it begins.
         cost: how much is done in it.
-        granted: done when it is theirs.
+        granted: done when it may begin.
     """
 
+    tenant: str
     start: float
     cost: float
     granted: asyncio.Future[None]
@@ -48,17 +58,22 @@ class _Tenant:
 
     Attributes:
         held: turns it has now.
-        waiting: those who wait, in the order of their coming.
+        waiting: those it waits for, in the order of their coming.
         finish: the virtual time at which the last turn it asked for ends.
         left: when it was last seen to have or want a turn, by the clock.
-        most: turns it may have at once, where it has a bound of its own.
+        most: how many it may have at once.
     """
 
-    held: int = 0
-    waiting: deque[_Waiting] = field(default_factory=deque)
+    most: int
+    held: list[Turn] = field(default_factory=list)
+    waiting: deque[Turn] = field(default_factory=deque)
     finish: float = 0.0
     left: float = 0.0
-    most: int | None = None
+
+    @property
+    def next(self) -> float:
+        """The virtual time of what it has or wants first."""
+        return min([turn.start for turn in self.held] + [turn.start for turn in list(self.waiting)[:1]])
 
 
 class Turns:
@@ -70,6 +85,8 @@ class Turns:
         per_tenant: turns at once of one tenant, even when it is alone.
         strict: a tenant never has more than its share while others are there. Otherwise it may, as long as each of the
             others would find a turn free: for turns that last long and use little.
+        burst: how much a tenant that has had less than others may catch up at once.
+        apart: how much more one must have had to wait while another has its turn.
         recent: seconds for which a tenant counts as there after its last turn.
         clock: seconds that only grow.
     """
@@ -81,6 +98,8 @@ class Turns:
         *,
         per_tenant: int | None = None,
         strict: bool = True,
+        burst: float = 0.0,
+        apart: float = float("inf"),
         recent: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -88,6 +107,8 @@ class Turns:
         self._at_once = at_once
         self._per_tenant = per_tenant or at_once
         self._strict = strict
+        self._burst = burst
+        self._apart = apart
         self._recent = recent
         self._clock = clock
         self._held = 0
@@ -97,7 +118,7 @@ class Turns:
     def present(self, tenant: str) -> int:
         """How many turns a tenant has or waits for."""
         known = self._tenants.get(tenant)
-        return known.held + len(known.waiting) if known else 0
+        return len(known.held) + len(known.waiting) if known else 0
 
     @asynccontextmanager
     async def turn(
@@ -114,40 +135,51 @@ class Turns:
         Raises:
             TimeoutError: it did not come in time.
         """
-        known = self._tenants.setdefault(tenant, _Tenant())
-        known.most = most
-        waiting = _Waiting(max(self._virtual, known.finish), cost, asyncio.get_running_loop().create_future())
-        known.finish = waiting.start + cost
-        known.waiting.append(waiting)
-        began = self._clock()
-        self._grant()
-        if not waiting.granted.done():
-            try:
-                async with asyncio.timeout(timeout):
-                    await waiting.granted
-            except BaseException:
-                self._give_up(known, waiting)
-                raise
-        _WAITED.labels(self._name, tenant).observe(self._clock() - began)
-        _GRANTED.labels(self._name, tenant).inc(cost)
+        taken = await self.take(tenant, cost, timeout=timeout, most=most)
         try:
             yield
         finally:
-            self._release(known)
+            self.end(taken)
 
-    def _give_up(self, known: _Tenant, waiting: _Waiting) -> None:
-        if not waiting.granted.cancelled():
-            self._release(known)  # it was granted at the very moment
-            return
-        known.left = self._clock()
-        known.finish -= waiting.cost
-        if waiting in known.waiting:
-            known.waiting.remove(waiting)
+    async def take(
+        self, tenant: str, cost: float = 1.0, *, timeout: float | None = None, most: int | None = None
+    ) -> Turn:
+        """Waits for a turn as ``turn`` does; whoever takes it has to ``end`` it."""
+        known = self._tenants.setdefault(tenant, _Tenant(self._per_tenant))
+        known.most = most or self._per_tenant
+        start = max(self._virtual - self._burst, known.finish)
+        wanted = Turn(tenant, start, cost, asyncio.get_running_loop().create_future())
+        known.finish = start + cost
+        known.waiting.append(wanted)
+        began = self._clock()
+        self._grant()
+        if not wanted.granted.done():
+            try:
+                async with asyncio.timeout(timeout):
+                    await wanted.granted
+            except BaseException:
+                self._give_up(known, wanted)
+                raise
+        _WAITED.labels(self._name, tenant).observe(self._clock() - began)
+        _GRANTED.labels(self._name, tenant).inc(cost)
+        return wanted
 
-    def _release(self, known: _Tenant) -> None:
-        known.held -= 1
+    def end(self, turn: Turn) -> None:
+        """Ends a turn that was taken."""
+        known = self._tenants[turn.tenant]
+        known.held.remove(turn)
         known.left = self._clock()
         self._held -= 1
+        self._grant()
+
+    def _give_up(self, known: _Tenant, wanted: Turn) -> None:
+        if not wanted.granted.cancelled():
+            self.end(wanted)  # it was granted at the very moment
+            return
+        known.left = self._clock()
+        known.finish -= wanted.cost
+        if wanted in known.waiting:
+            known.waiting.remove(wanted)
         self._grant()
 
     def _grant(self) -> None:
@@ -157,21 +189,25 @@ class Turns:
             able = [one for one in self._tenants.values() if one.waiting and self._may_have(one)]
             if not able:
                 return
-            tenant = min(able, key=lambda one: (one.waiting[0].start, one.held))
+            tenant = min(able, key=lambda one: (one.waiting[0].start, len(one.held)))
             first = tenant.waiting.popleft()
             if first.granted.cancelled():
                 continue
             self._virtual = max(self._virtual, first.start)
-            tenant.held += 1
+            tenant.held.append(first)
             self._held += 1
             first.granted.set_result(None)
 
     def _may_have(self, tenant: _Tenant) -> bool:
-        if tenant.held >= (tenant.most or self._per_tenant):
+        others = [one for one in self._tenants.values() if one is not tenant]
+        if len(tenant.held) >= tenant.most:
             return False
-        if tenant.held < max(1, self._at_once // len(self._tenants)):
+        ahead = tenant.waiting[0].start - self._apart
+        if any(one.next < ahead for one in others if one.held or one.waiting):
+            return False
+        if len(tenant.held) < max(1, self._at_once // len(self._tenants)):
             return True
-        without = sum(not one.held for one in self._tenants.values() if one is not tenant)
+        without = sum(not one.held for one in others)
         return not self._strict and self._at_once - self._held > without
 
     def _forget(self) -> None:
@@ -184,3 +220,51 @@ class Turns:
         ]
         for name in gone:
             del self._tenants[name]
+
+
+class ThreadTurns:
+    """Turns as a thread takes them that works its way through blocks: one for each, from the one to the next.
+
+    Arguments:
+        turns: the turns.
+        tenant: whose work it is.
+    """
+
+    def __init__(self, turns: Turns, tenant: str) -> None:
+        self._turns = turns
+        self._tenant = tenant
+        self._loop = asyncio.get_running_loop()
+        self._held: Turn | None = None
+        self._closed = False
+
+    def __call__(self, size: int) -> None:
+        """Is done with a block and waits for the turn of the next one; it blocks.
+
+        Arguments:
+            size: bytes of the next block; 0 when there is none.
+
+        Raises:
+            TimeoutError: the turn never came.
+            InterruptedError: nobody wants the work any more.
+        """
+        asyncio.run_coroutine_threadsafe(self._go_on(size), self._loop).result(_THREAD_PATIENCE)
+
+    def close(self) -> None:
+        """Ends the turn that may be held, and the work with its next block; in the event loop."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
+        if self._held is not None:
+            self._turns.end(self._held)
+            self._held = None
+
+    async def _go_on(self, size: int) -> None:
+        self._end()
+        if self._closed:
+            raise InterruptedError("the work was given up")
+        if size:
+            held = await self._turns.take(self._tenant, size / TURN_BYTES)
+            self._held = held
+            if self._closed:
+                self._end()

@@ -54,7 +54,7 @@ from services.ingest_gateway.duplicates import (
 )
 from services.ingest_gateway.earlier import EarlierInstances
 from services.ingest_gateway.errors import NotDurable, StorageFull
-from services.ingest_gateway.fairness import Turns
+from services.ingest_gateway.fairness import TURN_BYTES, Turns
 from services.ingest_gateway.handlers_quarantine import quarantine_refused
 from services.ingest_gateway.quarantine import Quarantine
 from services.ingest_gateway.rules import StoringRules
@@ -63,8 +63,6 @@ from services.ingest_gateway.spool import RequestSpool
 SERVICE: Final = "ingest_gateway"
 _KEPT_HEADERS: Final = 8 << 20
 """Bytes of DICOM JSON kept in memory for one request; beyond that a header is read again when its pack is built."""
-_TURN_BYTES: Final = 1 << 20
-"""Bytes of a pack that count as much as having a pack at all."""
 
 _INSTANCES = Counter("lightbox_instances_received_total", "Instances received", ["tenant", "outcome"])
 _BYTES = Counter("lightbox_instances_stored_bytes_total", "Bytes of instances stored", ["tenant"])
@@ -100,6 +98,7 @@ class Storing:
         producer: publishes ``instances.stored``.
         audit: keeps one record a study.
         uploads: turns at building and uploading a pack, of all requests.
+        blocks: turns at sending a block of a pack to the object store.
         limits: bounds of one request.
         rules: how each tenant's instances are stored.
         earlier: looks up what was stored before.
@@ -110,6 +109,7 @@ class Storing:
     producer: Producer
     audit: AuditTrail
     uploads: Turns
+    blocks: Turns
     limits: StoreLimits
     rules: StoringRules
     earlier: EarlierInstances
@@ -298,9 +298,7 @@ async def _make_durable(
         async with gate:
             if away is not None:
                 return away  # a sender of many series must not wait for the store's time-out once for each
-            result = await _put_pack(
-                spool, sender, pack, objects=storing.objects, uploads=storing.uploads, timeout=limits.store_timeout
-            )
+            result = await _put_pack(spool, sender, pack, storing)
             if isinstance(result, Reason) and result.code == NO_RESOURCES:
                 away = result
             return result
@@ -325,30 +323,32 @@ async def _make_durable(
 
 
 async def _put_pack(
-    spool: RequestSpool,
-    sender: Sender,
-    pack: PlannedPack,
-    *,
-    objects: ObjectStore,
-    uploads: Turns,
-    timeout: float,
+    spool: RequestSpool, sender: Sender, pack: PlannedPack, storing: Storing
 ) -> InstancesStored | Reason:
     """Stores one pack when its turn comes, or says why not."""
-    cost = 1 + sum(instance.size for instance in pack.instances) / _TURN_BYTES
+    cost = 1 + sum(instance.size for instance in pack.instances) / TURN_BYTES
     try:
-        async with uploads.turn(sender.tenant, cost, timeout=timeout):
-            return await _put_in_turn(spool, sender, pack, objects=objects, timeout=timeout)
+        async with storing.uploads.turn(sender.tenant, cost, timeout=storing.limits.store_timeout):
+            return await _put_in_turn(spool, sender, pack, storing)
     except TimeoutError:
         return Reason(NO_RESOURCES, "too many packs wait for the object store")
 
 
 async def _put_in_turn(
-    spool: RequestSpool, sender: Sender, pack: PlannedPack, *, objects: ObjectStore, timeout: float
+    spool: RequestSpool, sender: Sender, pack: PlannedPack, storing: Storing
 ) -> InstancesStored | Reason:
     """Stores one pack, or says why not: what fails here must not fail the other packs of the request."""
     try:
         with _PACK_SECONDS.time():
-            return await store.put_pack(objects, spool, sender.tenant, pack, source=sender.subject, timeout=timeout)
+            return await store.put_pack(
+                storing.objects,
+                spool,
+                sender.tenant,
+                pack,
+                blocks=storing.blocks,
+                source=sender.subject,
+                timeout=storing.limits.store_timeout,
+            )
     except BucketMissing:
         return Reason(NO_RESOURCES, "the storage of this tenant is not ready yet")
     except StorageFull as error:

@@ -14,7 +14,7 @@ from libs.servers import Servers, open_servers
 from services.ingest_gateway.admission import Admission
 from services.ingest_gateway.domain import PackLimits
 from services.ingest_gateway.earlier import EarlierInstances
-from services.ingest_gateway.fairness import Turns
+from services.ingest_gateway.fairness import TURN_BYTES, Turns
 from services.ingest_gateway.handlers import SERVICE, StoreLimits, Storing
 from services.ingest_gateway.quarantine import Quarantine, QuarantineLimits
 from services.ingest_gateway.rules import Pause, StoringRules
@@ -58,7 +58,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         min_free=settings.min_free,
         max_part=settings.max_part,
         executor=executor,
-        turns=Turns("threads", settings.threads),
+        turns=_shared("threads", settings.threads, settings),
     )
     left = await spool.run(spool.clear)
     if left:
@@ -107,6 +107,7 @@ def _storing(settings: Settings, servers: Servers, audit: AuditTrail) -> Storing
         producer=servers.producer,
         audit=audit,
         uploads=Turns("uploads", settings.uploads_at_once),
+        blocks=_shared("blocks", settings.blocks_at_once, settings),
         limits=_limits(settings),
         rules=StoringRules(servers.engine, pause, timeout=timeout, max_age=settings.rules_age),
         earlier=EarlierInstances(servers.engine, servers.objects, pause, timeout=timeout),
@@ -121,6 +122,12 @@ def _storing(settings: Settings, servers: Servers, audit: AuditTrail) -> Storing
             ),
         ),
     )
+
+
+def _shared(name: str, at_once: int, settings: Settings) -> Turns:
+    """Turns at small pieces of work, where tenants that do little go before those that do much."""
+    burst = settings.fair_burst / TURN_BYTES
+    return Turns(name, at_once, burst=burst, apart=burst / 8, recent=settings.fair_recent)
 
 
 def _limits(settings: Settings) -> StoreLimits:

@@ -45,6 +45,18 @@ class Settings(BaseSettings):
     uploads_per_request: int = Field(default=4, gt=0, description="packs of one request that are uploaded at once")
     uploads_at_once: int = Field(default=8, gt=0, description="packs that are uploaded at once, of all requests")
 
+    blocks_at_once: int = Field(
+        default=4, gt=0, description="blocks of 1 MiB that are sent to the object store at once"
+    )
+    fair_burst: int = Field(
+        default=64 << 20,
+        ge=0,
+        description="what a tenant that has stored less than others of late may store before it is their turn again",
+    )
+    fair_recent: float = Field(
+        default=2, ge=0, description="how long after its last work a tenant's share is kept free for it"
+    )
+
     requests_at_once: int = Field(default=32, gt=0, description="uploads under way, of all tenants")
     requests_per_tenant: int = Field(default=8, gt=0, description="uploads under way of one tenant")
     requests_waiting: int = Field(default=16, ge=0, description="uploads of one tenant that wait for their turn")

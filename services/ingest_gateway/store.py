@@ -18,6 +18,7 @@ from libs.packs import InvalidPack, MeasuredInput, PackLayout, lay_out_pack, loc
 from libs.tenancy import DATABASE_ERRORS, tenant_transaction
 from services.ingest_gateway.domain import Instance, PlannedPack
 from services.ingest_gateway.duplicates import Earlier, TenantRules
+from services.ingest_gateway.fairness import ThreadTurns, Turns
 from services.ingest_gateway.spool import RequestSpool
 
 _SLOWEST: Final = 2 << 20
@@ -40,7 +41,14 @@ _log = structlog.get_logger(__name__)
 
 
 async def put_pack(
-    objects: ObjectStore, spool: RequestSpool, tenant: str, pack: PlannedPack, *, source: str, timeout: float
+    objects: ObjectStore,
+    spool: RequestSpool,
+    tenant: str,
+    pack: PlannedPack,
+    *,
+    blocks: Turns,
+    source: str,
+    timeout: float,
 ) -> InstancesStored:
     """Stores a pack under its key, its instances sent from where they lie. When this returns it is durable.
 
@@ -49,6 +57,7 @@ async def put_pack(
         spool: where the instances are; their files are removed afterwards.
         tenant: whose bucket.
         pack: what to put in.
+        blocks: turns at sending a block of it.
         source: who sent it.
         timeout: seconds for a small pack; a large one gets more.
 
@@ -62,19 +71,21 @@ async def put_pack(
         InvalidPack: another object is stored under the key.
     """
     key = pack_key(pack.study_uid, pack.series_uid, (instance.content for instance in pack.instances))
+    turns = ThreadTurns(blocks, tenant)
     try:
         layout = await spool.run(_lay_out, pack, source)
         built = layout.info
         crash_point("ingest.pack_built")
         async with asyncio.timeout(timeout + built.size / _SLOWEST):
             try:
-                await objects.put_new_pieces(tenant, key, layout.pieces, layout.crc32)
+                await objects.put_new_pieces(tenant, key, layout.pieces, layout.crc32, before=turns)
                 crash_point("ingest.pack_stored")
                 size, offset, length = built.size, built.index_offset, built.index_length
             except AlreadyExists:
                 # A retry: the earlier pack holds the same instances and differs in the time of its writing only.
                 size, offset, length = await _locate_earlier(objects, tenant, key, pack)
     finally:
+        turns.close()
         await asyncio.shield(spool.run(_remove_files, pack.instances))
     return InstancesStored(
         study_uid=pack.study_uid,

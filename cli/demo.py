@@ -241,7 +241,7 @@ class Watcher:
         try:
             response = self._http.get(
                 "/dicom-web/studies",
-                params={"limit": "200", "includefield": "00201208"},
+                params={"StudyInstanceUID": ",".join(studies.files), "limit": "200", "includefield": "00201208"},
                 headers={"Authorization": f"Bearer {self._tokens[tenant]}", "Accept": "application/dicom+json"},
             )
         except httpx.HTTPError:

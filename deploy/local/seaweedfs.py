@@ -81,7 +81,7 @@ def seaweedfs(home: Home, credentials: Credentials, ports: dict[str, int]) -> Pa
             "AWS_SECRET_ACCESS_KEY": credentials.s3_secret_key,
             "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1",
             "TMPDIR": str(folder),
-            "GOMEMLIMIT": "400MiB",
+            "GOMEMLIMIT": "1500MiB",
         },
         prepare=partial(folder.mkdir, mode=0o700, parents=True, exist_ok=True),
     )

@@ -7,7 +7,8 @@ Three rules, none of which costs anything while a single tenant is there:
   less than its share of late may catch up at once, up to ``burst``; more is not saved up.
 - **Who waits for whom**: while a tenant that has had much less has a turn, one that has had much more gets none, so
   that the small work of the one does not share the machine with the large work of the other. Once both have had about
-  the same they go on side by side.
+  the same they go on side by side; and nobody waits for this longer than ``patience``, since a turn may also be slow
+  without using anything up.
 - **How many at once**: while several tenants are there, each has its share of the turns at most, so that one which
   comes every now and then finds a turn free instead of waiting until a long one of somebody else ends.
 """
@@ -43,12 +44,14 @@ class Turn:
         tenant: whose it is.
         start: the virtual time at which it begins.
         cost: how much is done in it.
+        asked: when it was asked for, by the clock.
         granted: done when it may begin.
     """
 
     tenant: str
     start: float
     cost: float
+    asked: float
     granted: asyncio.Future[None]
 
 
@@ -72,8 +75,8 @@ class _Tenant:
 
     @property
     def next(self) -> float:
-        """The virtual time of what it has or wants first."""
-        return min([turn.start for turn in self.held] + [turn.start for turn in list(self.waiting)[:1]])
+        """The virtual time of what it has or wants first; infinite when there is nothing."""
+        return min([turn.start for turn in [*self.held, *list(self.waiting)[:1]]], default=float("inf"))
 
 
 class Turns:
@@ -87,6 +90,7 @@ class Turns:
             others would find a turn free: for turns that last long and use little.
         burst: how much a tenant that has had less than others may catch up at once.
         apart: how much more one must have had to wait while another has its turn.
+        patience: seconds for which it waits for that at most.
         recent: seconds for which a tenant counts as there after its last turn.
         clock: seconds that only grow.
     """
@@ -100,6 +104,7 @@ class Turns:
         strict: bool = True,
         burst: float = 0.0,
         apart: float = float("inf"),
+        patience: float = 0.1,
         recent: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -109,9 +114,11 @@ class Turns:
         self._strict = strict
         self._burst = burst
         self._apart = apart
+        self._patience = patience
         self._recent = recent
         self._clock = clock
         self._held = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._virtual = 0.0
         self._tenants: dict[str, _Tenant] = {}
 
@@ -148,11 +155,10 @@ class Turns:
         known = self._tenants.setdefault(tenant, _Tenant(self._per_tenant))
         known.most = most or self._per_tenant
         start = max(self._virtual - self._burst, known.finish)
-        wanted = Turn(tenant, start, cost, asyncio.get_running_loop().create_future())
+        wanted = Turn(tenant, start, cost, self._clock(), asyncio.get_running_loop().create_future())
         known.finish = start + cost
         known.waiting.append(wanted)
-        began = self._clock()
-        self._grant()
+        self.grant()
         if not wanted.granted.done():
             try:
                 async with asyncio.timeout(timeout):
@@ -160,7 +166,7 @@ class Turns:
             except BaseException:
                 self._give_up(known, wanted)
                 raise
-        _WAITED.labels(self._name, tenant).observe(self._clock() - began)
+        _WAITED.labels(self._name, tenant).observe(self._clock() - wanted.asked)
         _GRANTED.labels(self._name, tenant).inc(cost)
         return wanted
 
@@ -170,7 +176,7 @@ class Turns:
         known.held.remove(turn)
         known.left = self._clock()
         self._held -= 1
-        self._grant()
+        self.grant()
 
     def _give_up(self, known: _Tenant, wanted: Turn) -> None:
         if not wanted.granted.cancelled():
@@ -180,10 +186,10 @@ class Turns:
         known.finish -= wanted.cost
         if wanted in known.waiting:
             known.waiting.remove(wanted)
-        self._grant()
+        self.grant()
 
-    def _grant(self) -> None:
-        """Gives the free turns to those who may have them."""
+    def grant(self) -> None:
+        """Gives the free turns to those who may have them. Time alone may have made it so."""
         self._forget()
         while self._held < self._at_once:
             able = [one for one in self._tenants.values() if one.waiting and self._may_have(one)]
@@ -202,13 +208,25 @@ class Turns:
         others = [one for one in self._tenants.values() if one is not tenant]
         if len(tenant.held) >= tenant.most:
             return False
-        ahead = tenant.waiting[0].start - self._apart
-        if any(one.next < ahead for one in others if one.held or one.waiting):
+        if self._has_to_wait(tenant.waiting[0], others):
             return False
         if len(tenant.held) < max(1, self._at_once // len(self._tenants)):
             return True
         without = sum(not one.held for one in others)
         return not self._strict and self._at_once - self._held > without
+
+    def _has_to_wait(self, wanted: Turn, others: list[_Tenant]) -> bool:
+        """Whether a tenant that has had much less has a turn, or is about to."""
+        left = wanted.asked + self._patience - self._clock()
+        if left <= 0 or all(one.next >= wanted.start - self._apart for one in others):
+            return False
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(left, self._time_passed)
+        return True
+
+    def _time_passed(self) -> None:
+        self._timer = None
+        self.grant()
 
     def _forget(self) -> None:
         """Drops tenants that are gone: they have no turn, want none, and had their last one a while ago."""
@@ -224,6 +242,8 @@ class Turns:
 
 class ThreadTurns:
     """Turns as a thread takes them that works its way through blocks: one for each, from the one to the next.
+
+    The turn of the last one lasts until ``close``: until then somebody else is at work on what was sent.
 
     Arguments:
         turns: the turns.
@@ -241,13 +261,14 @@ class ThreadTurns:
         """Is done with a block and waits for the turn of the next one; it blocks.
 
         Arguments:
-            size: bytes of the next block; 0 when there is none.
+            size: bytes of the next block; 0 when there is none, upon which nothing happens.
 
         Raises:
             TimeoutError: the turn never came.
             InterruptedError: nobody wants the work any more.
         """
-        asyncio.run_coroutine_threadsafe(self._go_on(size), self._loop).result(_THREAD_PATIENCE)
+        if size:
+            asyncio.run_coroutine_threadsafe(self._go_on(size), self._loop).result(_THREAD_PATIENCE)
 
     def close(self) -> None:
         """Ends the turn that may be held, and the work with its next block; in the event loop."""
@@ -263,8 +284,6 @@ class ThreadTurns:
         self._end()
         if self._closed:
             raise InterruptedError("the work was given up")
-        if size:
-            held = await self._turns.take(self._tenant, size / TURN_BYTES)
-            self._held = held
-            if self._closed:
-                self._end()
+        self._held = await self._turns.take(self._tenant, size / TURN_BYTES)
+        if self._closed:
+            self._end()

@@ -127,7 +127,14 @@ def _storing(settings: Settings, servers: Servers, audit: AuditTrail) -> Storing
 def _shared(name: str, at_once: int, settings: Settings) -> Turns:
     """Turns at small pieces of work, where tenants that do little go before those that do much."""
     burst = settings.fair_burst / TURN_BYTES
-    return Turns(name, at_once, burst=burst, apart=burst / 8, recent=settings.fair_recent)
+    return Turns(
+        name,
+        at_once,
+        burst=burst,
+        apart=burst / 8,
+        patience=settings.fair_patience,
+        recent=settings.fair_recent,
+    )
 
 
 def _limits(settings: Settings) -> StoreLimits:

@@ -1,5 +1,6 @@
 """What can be set from outside."""
 
+import os
 from pathlib import Path
 from typing import Self
 
@@ -46,12 +47,17 @@ class Settings(BaseSettings):
     uploads_at_once: int = Field(default=8, gt=0, description="packs that are uploaded at once, of all requests")
 
     blocks_at_once: int = Field(
-        default=4, gt=0, description="blocks of 1 MiB that are sent to the object store at once"
+        default_factory=lambda: max(2, os.cpu_count() or 2),
+        gt=0,
+        description="blocks of 1 MiB that are on their way to the object store at once; of each pack, one",
     )
     fair_burst: int = Field(
         default=64 << 20,
         ge=0,
         description="what a tenant that has stored less than others of late may store before it is their turn again",
+    )
+    fair_patience: float = Field(
+        default=0.1, ge=0, description="how long a tenant that has stored more waits for the work of one that has not"
     )
     fair_recent: float = Field(
         default=2, ge=0, description="how long after its last work a tenant's share is kept free for it"

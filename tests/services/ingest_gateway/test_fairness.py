@@ -3,19 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
-from services.ingest_gateway.fairness import Turns
+from services.ingest_gateway.fairness import ThreadTurns, Turns
 
 
 class Desk:
     """Turns that are asked for and ended by hand, by a clock that stands still."""
 
-    def __init__(self, at_once: int, *, per_tenant: int | None = None, strict: bool = True) -> None:
+    def __init__(self, at_once: int, **rules: Any) -> None:
         self.now = 0.0
         self.order: list[str] = []
-        self.turns = Turns("test", at_once, per_tenant=per_tenant, strict=strict, recent=2, clock=lambda: self.now)
+        self.turns = Turns("test", at_once, recent=2, clock=lambda: self.now, **rules)
         self._ends: dict[str, list[asyncio.Event]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -54,8 +55,8 @@ async def settle() -> None:
 
 
 @asynccontextmanager
-async def desk(at_once: int, *, per_tenant: int | None = None, strict: bool = True) -> AsyncIterator[Desk]:
-    made = Desk(at_once, per_tenant=per_tenant, strict=strict)
+async def desk(at_once: int, **rules: Any) -> AsyncIterator[Desk]:
+    made = Desk(at_once, **rules)
     try:
         yield made
     finally:
@@ -136,6 +137,81 @@ async def test_credit_is_not_saved_up() -> None:
         for _ in range(10):
             await at.end(at.order[-1])
         assert at.order[-10:].count("flood") >= 4
+
+
+async def test_who_has_had_less_catches_up_at_once_within_bounds() -> None:
+    """A clinic's study of the morning goes before the archive that somebody else has been sending all night."""
+    async with desk(1, burst=5) as at:
+        await at.ask("flood", 50)
+        for _ in range(20):
+            await at.end("flood")
+        await at.ask("modest", 20)
+        for _ in range(15):
+            await at.end(at.order[-1])
+        assert at.order[21:26] == ["modest"] * 5
+        assert at.order[26:].count("modest") in (4, 5, 6)  # and then in turn
+
+
+async def test_large_work_stops_while_small_work_of_somebody_else_is_done() -> None:
+    """Two that share a machine take twice as long each; the modest clinic must not, as it asks for so little."""
+    async with desk(4, burst=50, apart=5, patience=60) as at:
+        await at.ask("flood", 100)
+        for _ in range(60):
+            await at.end("flood")
+        assert at.held("flood") == 4
+        await at.ask("modest")
+        for _ in range(4):
+            await at.end("flood")
+        assert (at.held("modest"), at.held("flood")) == (1, 0)
+        await at.end("modest")
+        assert at.held("flood") == 2
+
+
+async def test_small_work_that_is_slow_stops_nobody_for_long() -> None:
+    """An object store that is slow to answer the one must not bring the other to a standstill."""
+    async with desk(2, burst=50, apart=5, patience=60) as at:
+        await at.ask("flood", 100)
+        for _ in range(60):
+            await at.end("flood")
+        await at.ask("modest")
+        await at.end("flood")
+        await at.end("flood")
+        assert (at.held("modest"), at.held("flood")) == (1, 0)
+        at.now += 59
+        at.turns.grant()
+        await settle()
+        assert at.held("flood") == 0
+        at.now += 2
+        at.turns.grant()
+        await settle()
+        assert at.held("flood") == 1
+
+
+async def test_who_have_had_the_same_go_on_side_by_side() -> None:
+    """Fairness is no reason to leave half of the machine idle."""
+    async with desk(4, burst=50, apart=5, patience=60) as at:
+        await at.ask("one", 50)
+        await at.ask("other", 50)
+        for _ in range(30):
+            await at.end("one")
+            await at.end("other")
+        assert (at.held("one"), at.held("other")) == (2, 2)
+
+
+async def test_a_thread_takes_a_turn_for_each_block() -> None:
+    """An upload that was given up ends with its next block, and leaves no turn behind."""
+    turns = Turns("test", 1)
+    blocks = ThreadTurns(turns, "flood")
+    for _ in range(3):
+        await asyncio.to_thread(blocks, 1 << 20)
+        assert turns.present("flood") == 1
+    await asyncio.to_thread(blocks, 0)
+    assert turns.present("flood") == 1  # until the object store has answered
+    blocks.close()
+    assert turns.present("flood") == 0
+    with pytest.raises(InterruptedError):
+        await asyncio.to_thread(blocks, 1 << 20)
+    assert turns.present("flood") == 0
 
 
 async def test_who_gives_up_leaves_no_trace() -> None:

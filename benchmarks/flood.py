@@ -176,7 +176,7 @@ def modest(stack: Stack, template: Template, numbers: Iterator[int], seconds: fl
     if last is not None:
         root = f"{stack.address}/dicom-web"
         path = f"/studies/{last.study}/series/{last.series}"
-        check(Door(root, root, {"Authorization": f"Bearer {token}"}, ()), Series(path, last.hashes, ()))
+        check(Door(root, root, {"Authorization": f"Bearer {token}"}, {}), Series(path, last.hashes, ()))
     return leg
 
 

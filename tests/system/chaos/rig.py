@@ -1,7 +1,6 @@
 """What chaos needs of a running stack: edges of its own, lines that can fail, disks that can fill, crash points."""
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -194,9 +193,16 @@ class Rig:
     def bound_files(self, part: str, size: int) -> None:
         """Bounds the size of the files that a part may write, as a full disk would; -1 for no bound."""
         for process in self.tree(part):
-            with suppress(OSError, psutil.Error):
-                hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[1]
-                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size if size >= 0 else hard, hard))
+            with suppress(psutil.Error):
+                # Only a process of the same user may do it; the database runs under one of its own.
+                subprocess.run(
+                    ["prlimit", f"--pid={process.pid}", f"--fsize={size if size >= 0 else 'unlimited'}:"],
+                    user=process.uids().real,
+                    group=process.gids().real,
+                    extra_groups=[],
+                    capture_output=True,
+                    check=False,
+                )
 
     @contextmanager
     def without_supervisor(self) -> Iterator[None]:

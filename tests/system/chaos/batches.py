@@ -13,8 +13,8 @@ from pydicom.uid import UID
 from tests.support.ledger import data_set_hash
 from tests.support.samples import sample
 
-_SIDES: Final = (64, 64, 128, 128, 256, 384)
-"""Rows and columns of 16 bits: 8 to 288 kB."""
+_SIDES: Final = (64, 64, 128, 128, 256, 384, 512)
+"""Rows and columns of 16 bits: 8 to 512 kB."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ TENANTS: Final = ("north", "south")
 EDGE: Final = "chaos"
 SERVICES: Final = ("ingest_gateway", "indexing", "audit", "dicomweb", "identity")
 """Those that are told of crash points and lines; they are started anew for it, and once more at the end."""
-_DISK: Final = 64 << 20
+_DISK: Final = 32 << 20
 _TOKEN_SECONDS: Final = 240
 
 
@@ -268,6 +268,7 @@ class Rig:
             VARIABLE: f"@{self.crash_file(part)}",
             "LIGHTBOX_EDGE_GATEWAY_SPOOL_DIR": str(self.disks[part].folder / "spool"),
             "LIGHTBOX_EDGE_GATEWAY_MINIMUM_FREE_BYTES": "0",
+            "LIGHTBOX_EDGE_GATEWAY_SEGMENT_BYTES": str(1 << 20),  # so that segments are used up and used again
             "LIGHTBOX_EDGE_GATEWAY_CLOUD_URL": f"http://127.0.0.1:{self.lines['uplink'].port}",
         }
 

@@ -19,6 +19,8 @@ from tests.system.chaos.rig import TENANTS, Rig
 
 _SECONDS: Final = 120.0
 """How long a run may take to recover."""
+_HEAD_START: Final = 0.05
+"""Seconds that a fault has before a load that waits for it."""
 
 
 class Stuck(Exception):
@@ -98,13 +100,15 @@ class Chaos:
         door = chance.choice([door for door in fault.doors if door in self._doors])
         second = None if named else second_fault(chance, self._faults, door)
         result = Result(seed, fault.name, second.name if second else "", door)
-        sending = _Sending(self._rig, self._ledger, self._sent, seed, self._folder / str(seed))
+        moments = sorted(_Moment.of(chance) for _ in range(2))
+        sending = _Sending(self._ledger, self._sent, seed, self._folder / str(seed), moments[:1])
         began = time.monotonic()
         with ThreadPoolExecutor(len(TENANTS)) as pool:
             hospitals = [pool.submit(sending.hospital, tenant, self._door(door, tenant)) for tenant in TENANTS]
-            for one in (fault, *([second] if second else [])):
-                sending.await_acknowledged(chance.choice([0, 0, 1, 3, 6, 10]))
-                self._strike(one, chance, result)
+            for moment, one in zip(moments, (fault, second), strict=True):
+                if one is not None:
+                    sending.await_moment(moment)
+                    self._strike(one, chance, result)
             healed = time.monotonic()
             sending.deadline = healed + _SECONDS
             for hospital in hospitals:
@@ -180,25 +184,45 @@ class Chaos:
             result.stuck = str(error)
 
 
+@dataclass(frozen=True, order=True)
+class _Moment:
+    """When a fault begins.
+
+    Attributes:
+        load: with this load of the batch.
+        later: seconds after it has begun; at 0, the load waits for the fault.
+    """
+
+    load: int
+    later: float
+
+    @classmethod
+    def of(cls, chance: random.Random) -> "_Moment":
+        """One by chance."""
+        return cls(chance.randrange(3), chance.choice([0.0, chance.uniform(0.0, 0.15)]))
+
+
 class _Sending:
     """The two hospitals of one run."""
 
-    def __init__(self, rig: Rig, ledger: Ledger, sent: Sent, seed: int, folder: Path) -> None:
+    def __init__(self, ledger: Ledger, sent: Sent, seed: int, folder: Path, awaited: Sequence[_Moment]) -> None:
         self.refused = 0
         self.deadline = float("inf")
-        self._rig = rig
         self._ledger = ledger
         self._sent = sent
         self._seed = seed
         self._folder = folder
-        self._count = 0
-        self._finished = 0
+        self._load = -1
+        self._awaited = {moment.load: threading.Event() for moment in awaited if not moment.later}
         self._changed = threading.Condition()
 
-    def await_acknowledged(self, number: int, seconds: float = 1.5) -> None:
-        """Waits until so many images are acknowledged, both hospitals have finished, or the time is over."""
+    def await_moment(self, moment: _Moment) -> None:
+        """Waits until a fault is to begin; what waits for it goes on a little later."""
         with self._changed:
-            self._changed.wait_for(lambda: self._count >= number or self._finished == len(TENANTS), seconds)
+            self._changed.wait_for(lambda: self._load >= moment.load, 3)
+        time.sleep(moment.later)
+        for event in self._awaited.values():
+            threading.Timer(_HEAD_START, event.set).start()
 
     def hospital(self, tenant: str, door: Door) -> None:
         """Sends a hospital's batch until all of it is acknowledged.
@@ -207,14 +231,17 @@ class _Sending:
             Stuck: it is not, until the deadline.
         """
         chance = random.Random(f"{tenant} {self._seed}")
-        try:
-            for images in batch_of(self._seed, tenant).loads:
-                time.sleep(chance.uniform(0, 0.2))
-                self._send_load(tenant, door, images)
-        finally:
-            with self._changed:
-                self._finished += 1
-                self._changed.notify_all()
+        for number, images in enumerate(batch_of(self._seed, tenant).loads):
+            time.sleep(chance.uniform(0, 0.2))
+            self._begin_load(number)
+            self._send_load(tenant, door, images)
+
+    def _begin_load(self, number: int) -> None:
+        with self._changed:
+            self._load = max(self._load, number)
+            self._changed.notify_all()
+        if number in self._awaited:
+            self._awaited[number].wait(4)
 
     def _send_load(self, tenant: str, door: Door, images: Sequence[Image]) -> None:
         for image in images:
@@ -240,8 +267,5 @@ class _Sending:
                 )
             )
             taken.append(image)
-            with self._changed:
-                self._count += 1
-                self._changed.notify_all()
 
         return acknowledged

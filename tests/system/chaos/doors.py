@@ -9,6 +9,7 @@ from typing import Final, Protocol
 import httpx
 
 from cli.storage_scu import DicomFile, NotConnected, Peer, find_files, send_files
+from deploy.local.certificates import Credential
 from tests.services.ingest_gateway.instances import SHA256, STORED, UID, multipart, sha256, values
 from tests.services.ingest_gateway.instances import TYPE as MULTIPART
 from tests.system.chaos.batches import Image
@@ -43,14 +44,22 @@ class Door(Protocol):
 
 
 class Dcmtk:
-    """C-STORE to an edge by DCMTK's storescu, as scanners send: small PDUs, Nagle's algorithm on."""
+    """C-STORE by DCMTK's storescu, as scanners send: small PDUs, Nagle's algorithm on. To an edge, or over TLS to the
+    cloud.
 
-    name = "dcmtk"
-    by_cloud = False
+    Arguments:
+        port: where to.
+        called: the called AE title.
+        tls: what it shows, and the authority that it trusts.
+    """
+
     takes_files = False
 
-    def __init__(self, port: int, called: str, *options: str) -> None:
-        self._where = ("-aec", called, *options, "127.0.0.1", str(port))
+    def __init__(self, port: int, called: str, tls: tuple[Credential, Path] | None = None) -> None:
+        self.name = "tls" if tls else "dcmtk"
+        self.by_cloud = tls is not None
+        secure = ["+tls", str(tls[0].key), str(tls[0].certificate), "+cf", str(tls[1])] if tls else []
+        self._where = ("-aec", called, *secure, "127.0.0.1", str(port))
 
     def send(self, images: Sequence[Image], folder: Path, acknowledged: Callable[[Image], None]) -> int:
         """See ``Door``."""

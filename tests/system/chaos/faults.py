@@ -12,9 +12,10 @@ from libs.crash import CRASH_POINTS
 from tests.support.fault_proxy import Kind, LineFault
 from tests.system.chaos.rig import EDGE, TENANTS, Rig
 
-ANY: Final = ("dcmtk", "send", "stow")
+ANY: Final = ("dcmtk", "send", "stow", "tls")
 BY_EDGE: Final = ("dcmtk", "send")
 BY_WEB: Final = ("stow",)
+BY_TLS: Final = ("tls",)
 _KILLED: Final = (
     "ingest_gateway",
     "indexing",
@@ -30,7 +31,7 @@ _HUNG: Final = ("ingest_gateway", "indexing", "caddy", "postgres", "seaweedfs", 
 _DOWN: Final = ("postgres", "seaweedfs", "kafka")
 _FULL: Final = ("seaweedfs", "kafka", "postgres")
 _KINDS: Final[tuple[Kind, ...]] = ("cut", "reset", "delay", "swallow", "trickle", "narrow")
-_LINES: Final = ("scanner", "uplink", "web", "ingest-s3", "indexing-s3", "indexing-postgres")
+_LINES: Final = ("scanner", "uplink", "web", "tls", "ingest-s3", "indexing-s3", "indexing-postgres")
 _FREQUENT: Final = frozenset({"edge.written", "edge.synced", "edge.entered", "ingest.part_spooled"})
 """Points that are passed for each image."""
 
@@ -99,7 +100,7 @@ def crash_part(point: str, chance: random.Random) -> str:
 
 
 def _doors_of(place: str) -> tuple[str, ...]:
-    return {"scanner": BY_EDGE, "uplink": BY_EDGE, "edge": BY_EDGE, "web": BY_WEB}.get(place, ANY)
+    return {"scanner": BY_EDGE, "uplink": BY_EDGE, "edge": BY_EDGE, "web": BY_WEB, "tls": BY_TLS}.get(place, ANY)
 
 
 def _edge(chance: random.Random) -> str:

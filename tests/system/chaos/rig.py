@@ -14,14 +14,16 @@ import psutil
 
 from cli.edges import spool_status
 from cli.identity_api import IdentityApi, IdentityError
+from deploy.local.certificates import Credential, DimseTls
 from deploy.local.control import read_status
 from deploy.local.credentials import load_credentials
 from deploy.local.home import Home, read_json, write_json
 from deploy.local.provision import database_url
 from deploy.local.servers import addresses
-from deploy.local.service_parts import Edge, add_edge, remove_edge
+from deploy.local.service_parts import DICOM_DOOR, Edge, add_edge, remove_edge
 from libs.crash import VARIABLE
 from tests.support.fault_proxy import FaultProxy
+from tests.support.system import run_lightbox
 
 TENANTS: Final = ("north", "south")
 EDGE: Final = "chaos"
@@ -29,6 +31,11 @@ SERVICES: Final = ("ingest_gateway", "indexing", "audit", "dicomweb", "identity"
 """Those that are told of crash points and lines; they are started anew for it, and once more at the end."""
 _DISK: Final = 32 << 20
 _TOKEN_SECONDS: Final = 240
+
+
+def called(tenant: str) -> str:
+    """What is called, at the tenant's edge and at the DICOM door."""
+    return f"CHAOS-{tenant.upper()}"
 
 
 class Disk:
@@ -74,9 +81,10 @@ class Rig:
     Attributes:
         url: the front door.
         edges: the edge of each tenant.
+        tls: what each tenant's node shows at the DICOM door, and the authority that it trusts.
         lines: by name: ``scanner-TENANT`` to the edge, ``uplink`` from the edges to the front door, ``web`` from
-            senders to the front door, and from a service to a server: ``ingest-s3``, ``indexing-s3``,
-            ``indexing-postgres``.
+            senders to the front door, ``tls`` from nodes to the DICOM door; and from a service to a server:
+            ``ingest-s3``, ``indexing-s3``, ``indexing-postgres``.
         disks: the spools, by part.
     """
 
@@ -89,12 +97,14 @@ class Rig:
         self.postgres_port = where.postgres_port
         self.s3_endpoint = where.s3_endpoint
         self.edges: dict[str, Edge] = {}
+        self.tls: dict[str, tuple[Credential, Path]] = {}
         self.disks: dict[str, Disk] = {}
         self._clients = clients
         self._tokens: dict[str, tuple[str, float]] = {}
         self.lines = {
             "uplink": FaultProxy(ports["caddy"]),
             "web": FaultProxy(ports["caddy"]),
+            "tls": FaultProxy(ports[DICOM_DOOR]),
             "ingest-s3": FaultProxy(ports["seaweedfs.s3.port"]),
             "indexing-s3": FaultProxy(ports["seaweedfs.s3.port"]),
             "indexing-postgres": FaultProxy(where.postgres_port),
@@ -116,10 +126,12 @@ class Rig:
                     EDGE,
                     client_id=client,
                     client_secret=secret,
-                    ae_title=f"CHAOS-{tenant.upper()}",
+                    ae_title=called(tenant),
                     environment=self._edge_environment(f"edge-{tenant}-{EDGE}"),
                 )
                 self.lines[f"scanner-{tenant}"] = FaultProxy(edge.dimse_port)
+        for tenant in TENANTS:
+            self._add_node(tenant)
         self.await_well(parts=len(TENANTS))
 
     def tear_down(self) -> None:
@@ -128,6 +140,8 @@ class Rig:
             remove_edge(self.home, tenant, EDGE)
             with suppress(IdentityError), IdentityApi.of_stack(self.home) as identity:
                 identity.delete_client(tenant, f"edge-{EDGE}")
+        for tenant in self.tls:
+            self._node("remove", tenant, EDGE)
         self.home.settings_file.unlink(missing_ok=True)
         self._restart(SERVICES)
         for line in self.lines.values():
@@ -135,6 +149,18 @@ class Rig:
         for disk in self.disks.values():
             disk.unmount()
         shutil.rmtree(self.home.folder / "chaos", ignore_errors=True)
+
+    def _add_node(self, tenant: str) -> None:
+        authorities = DimseTls.of(self.home)
+        shown = authorities.issue(f"{EDGE}-{tenant}", 2)
+        self._node("remove", tenant, EDGE)
+        made = self._node("add", tenant, EDGE, "--called", called(tenant), "--certificate", str(shown.certificate))
+        if made.returncode:
+            raise RuntimeError(made.stdout + made.stderr)
+        self.tls[tenant] = shown, authorities.authority
+
+    def _node(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_lightbox(self.home.folder, "node", *arguments)
 
     def crash_file(self, part: str) -> Path:
         """The file that arms a part's crash point."""

@@ -15,7 +15,7 @@ from tests.system.chaos.batches import Image, batch_of
 from tests.system.chaos.doors import Dcmtk, Door, OwnScu, Stow
 from tests.system.chaos.faults import Fault, NotReached, all_faults, fault_of, second_fault
 from tests.system.chaos.judge import Findings, Judge, NotSettled
-from tests.system.chaos.rig import TENANTS, Rig
+from tests.system.chaos.rig import TENANTS, Rig, called
 
 _SECONDS: Final = 120.0
 """How long a run may take to recover."""
@@ -150,6 +150,8 @@ class Chaos:
         edge, port = self._rig.edges[tenant], self._rig.lines[f"scanner-{tenant}"].port
         if name == "dcmtk":
             return Dcmtk(port, edge.ae_title)
+        if name == "tls":
+            return Dcmtk(self._rig.lines["tls"].port, called(tenant), self._rig.tls[tenant])
         if name == "send":
             return OwnScu(port, edge.ae_title)
         return Stow(self._rig.lines["web"].port, lambda: self._rig.token(tenant))

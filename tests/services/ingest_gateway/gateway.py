@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,60 +103,6 @@ def running_gateway(settings: Settings, issuer: TokenIssuer) -> Iterator[Gateway
         server.should_exit = True
         thread.join(20)
         listener.close()
-
-
-class Line:
-    """A TCP line to a server that can be cut and mended.
-
-    Attributes:
-        port: where it listens; the port stays the same.
-    """
-
-    def __init__(self, target_port: int) -> None:
-        self._target = target_port
-        self._whole = True
-        self._connections: set[socket.socket] = set()
-        self._listener: socket.socket | None = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
-        self._thread.start()
-
-    def cut(self) -> None:
-        """Refuses new connections and ends those that are open."""
-        if self._listener is not None:
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
-        for connection in list(self._connections):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def mend(self) -> None:
-        """Takes connections again."""
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        self._thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
-        self._thread.start()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                near, _ = listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:
-                return
-            self._connections |= {near, far}
-            for a, b in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
-
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                target.sendall(data)
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            self._connections.discard(end)
-            end.close()
 
 
 async def eventually(check: Any, *, timeout: float = 10) -> None:

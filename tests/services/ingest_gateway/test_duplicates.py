@@ -18,7 +18,7 @@ from services.indexing.reindex import Progress, reindex_tenant
 from services.indexing.resources import open_resources
 from services.indexing.settings import Settings as IndexingSettings
 from services.ingest_gateway.rules import Pause, StoringRules
-from tests.services.ingest_gateway.gateway import Gateway, Line, running_gateway, settings_for
+from tests.services.ingest_gateway.gateway import Gateway, running_gateway, settings_for
 from tests.services.ingest_gateway.instances import (
     FAILED,
     FAILURE_REASON,
@@ -35,6 +35,7 @@ from tests.services.ingest_gateway.instances import (
 )
 from tests.support.backing import Backing
 from tests.support.catalog import read_catalog
+from tests.support.fault_proxy import FaultProxy
 from tests.support.tokens import TokenIssuer
 
 Index = Callable[[str], Awaitable[dict[str, list[dict[str, Any]]]]]
@@ -207,7 +208,7 @@ async def test_the_policy_outlives_an_outage_of_the_database(
     backing: Backing, token_issuer: TokenIssuer, tenant: str, set_policy: SetPolicy, tmp_path: Path, index: Index
 ) -> None:
     """Storing goes on by the last known rules; within seconds of the return it sees what is stored again."""
-    line = Line(backing.postgres_port)
+    line = FaultProxy(backing.postgres_port)
     url = backing.database_url("ingest_gateway").replace(f":{backing.postgres_port}/", f":{line.port}/")
     await set_policy(tenant, "refuse")
     first, second, _ = two_versions()
@@ -235,7 +236,7 @@ async def test_the_policy_outlives_an_outage_of_the_database(
 
 async def test_rules_are_remembered_and_forgotten(backing: Backing, tenant: str, set_policy: SetPolicy) -> None:
     """A change that is told counts at once; without the database, or a word of it, the last known rules hold."""
-    line = Line(backing.postgres_port)
+    line = FaultProxy(backing.postgres_port)
     engine = create_engine(
         backing.database_url("ingest_gateway").replace(f":{backing.postgres_port}/", f":{line.port}/")
     )

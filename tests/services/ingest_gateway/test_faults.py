@@ -22,7 +22,6 @@ from tests.services.ingest_gateway.events import events_of
 from tests.services.ingest_gateway.gateway import (
     PUBLIC_URL,
     Gateway,
-    Line,
     eventually,
     running_gateway,
     settings_for,
@@ -38,13 +37,14 @@ from tests.services.ingest_gateway.instances import (
     values,
 )
 from tests.support.backing import Backing, new_tenant_id
+from tests.support.fault_proxy import FaultProxy
 from tests.support.tokens import TokenIssuer
 
 
 async def test_the_object_store_goes_away_and_comes_back(
     backing: Backing, token_issuer: TokenIssuer, tenant: str, tmp_path: Path
 ) -> None:
-    line = Line(urlsplit(backing.s3_endpoint).port or 0)
+    line = FaultProxy(urlsplit(backing.s3_endpoint).port or 0)
     settings = settings_for(backing, token_issuer, tmp_path, s3_endpoint=f"http://127.0.0.1:{line.port}")
     files = make_series(2)
     with running_gateway(settings, token_issuer) as gateway:
@@ -75,7 +75,7 @@ async def test_the_object_store_goes_away_and_comes_back(
 async def test_the_event_log_is_away_and_comes_back(
     backing: Backing, token_issuer: TokenIssuer, tenant: str, tmp_path: Path
 ) -> None:
-    line = Line(int(backing.kafka_bootstrap.rsplit(":", 1)[1]))
+    line = FaultProxy(int(backing.kafka_bootstrap.rsplit(":", 1)[1]))
     line.cut()
     settings = settings_for(
         backing, token_issuer, tmp_path, kafka_bootstrap=f"127.0.0.1:{line.port}", publish_timeout=1.5
@@ -152,7 +152,7 @@ async def test_a_line_that_breaks_during_the_upload_to_the_store(
     backing: Backing, token_issuer: TokenIssuer, tenant: str, tmp_path: Path
 ) -> None:
     """Whatever the moment of the break, what was acknowledged is what a resend finds, once."""
-    line = Line(urlsplit(backing.s3_endpoint).port or 0)
+    line = FaultProxy(urlsplit(backing.s3_endpoint).port or 0)
     settings = settings_for(backing, token_issuer, tmp_path, s3_endpoint=f"http://127.0.0.1:{line.port}")
     files = [file for _ in range(3) for file in make_series(2, pixels=2 << 20)]
     acknowledged: set[str] = set()

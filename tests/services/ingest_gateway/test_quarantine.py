@@ -13,7 +13,7 @@ from libs.events import AUDIT_RECORDED
 from libs.objects import ObjectStore
 from services.ingest_gateway.quarantine import Entry, Quarantine, QuarantineFull, QuarantineLimits
 from tests.services.ingest_gateway.events import events_of
-from tests.services.ingest_gateway.gateway import Gateway, Line, running_gateway, settings_for
+from tests.services.ingest_gateway.gateway import Gateway, running_gateway, settings_for
 from tests.services.ingest_gateway.instances import (
     FAILED,
     FAILURE_REASON,
@@ -27,6 +27,7 @@ from tests.services.ingest_gateway.instances import (
     values,
 )
 from tests.support.backing import Backing
+from tests.support.fault_proxy import FaultProxy
 from tests.support.tokens import TokenIssuer
 
 PATH = "/api/ingest/quarantine"
@@ -197,7 +198,7 @@ async def test_a_full_quarantine_is_told_to_the_sender(
 async def test_while_the_store_is_away_the_refusal_says_so(
     backing: Backing, token_issuer: TokenIssuer, tenant: str, tmp_path: Path
 ) -> None:
-    line = Line(int(backing.s3_endpoint.rsplit(":", 1)[1]))
+    line = FaultProxy(int(backing.s3_endpoint.rsplit(":", 1)[1]))
     settings = settings_for(backing, token_issuer, tmp_path, s3_endpoint=f"http://127.0.0.1:{line.port}")
     with running_gateway(settings, token_issuer) as gateway:
         line.cut()

@@ -34,7 +34,9 @@ async def consume_instances(resources: Resources, bootstrap: str, *, max_batch: 
 
 
 async def handle_events(resources: Resources, events: list[Event]) -> None:
-    """Indexes the packs of a batch of events.
+    """Indexes the packs of a batch of events, tenant by tenant, those with the fewest instances first.
+
+    So a tenant's few images are seen before another one's archive is dealt with, not after it.
 
     Raises:
         InvalidEvent: a pack can't be indexed, now or ever.
@@ -43,7 +45,7 @@ async def handle_events(resources: Resources, events: list[Event]) -> None:
     by_tenant: dict[str, list[Event]] = defaultdict(list)
     for event in events:
         by_tenant[event.tenant].append(event)
-    for tenant, theirs in sorted(by_tenant.items()):
+    for tenant, theirs in sorted(by_tenant.items(), key=lambda one: sum(event.data.instance_count for event in one[1])):
         packs = await _read(resources, theirs)
         for chunk in in_chunks(packs, resources.max_instances):
             try:

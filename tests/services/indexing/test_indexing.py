@@ -251,3 +251,20 @@ async def test_two_tenants_with_the_same_uids(resources: Resources, tenant_pair:
     assert [s["patient_name"] for s in (await dump(one))["studies"]] == ["One"]
     assert [s["patient_name"] for s in (await dump(other))["studies"]] == ["Other"]
     assert (await dump(one))["versions"] == (await dump(other))["versions"] == []
+
+
+async def test_a_few_images_are_seen_before_somebody_elses_archive(
+    resources: Resources, tenant_pair: tuple[str, str], dump: Dump
+) -> None:
+    """A radiologist who waits for one study does not wait for what another clinic sends meanwhile."""
+    flood, modest = sorted(tenant_pair)
+    archive = [
+        await store_pack(resources.objects, flood, pack_of("1.2", f"1.2.{n}", [f"1.2.{n}.{i}" for i in range(1, 5)]))
+        for n in range(1, 4)
+    ]
+    await resources.objects.delete(flood, archive[0].data.pack_key)  # so it can be seen who was first
+    study = await store_pack(resources.objects, modest, pack_of("1.3", "1.3.1", ["1.3.1.1"]))
+    with pytest.raises(InvalidEvent):
+        await handle_events(resources, [*archive, study])
+    assert [one["study_uid"] for one in (await dump(modest))["studies"]] == ["1.3"]
+    assert (await dump(flood))["studies"] == []

@@ -1,4 +1,4 @@
-"""Made-up CT series as heavy as real ones: 512 × 512 pixels of 16 bits with noise that does not compress."""
+"""Made-up CT series as heavy as real ones: 16 bits a pixel, with noise that does not compress."""
 
 from pathlib import Path
 
@@ -7,13 +7,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 
-def write_ct_series(folder: Path, count: int, *, seed: int = 1) -> list[Path]:
+def write_ct_series(folder: Path, count: int, *, seed: int = 1, side: int = 512) -> list[Path]:
     """Writes one CT series.
 
     Arguments:
         folder: where to; it is made.
-        count: slices, 0.5 MB each.
+        count: slices, 0.5 MB each unless ``side`` says otherwise.
         seed: of the noise.
+        side: rows and columns of a slice.
 
     Returns:
         The files, in slice order.
@@ -41,11 +42,11 @@ def write_ct_series(folder: Path, count: int, *, seed: int = 1) -> list[Path]:
         image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         image.PixelSpacing, image.SliceThickness = [0.7, 0.7], 1.0
         image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-        image.Rows = image.Columns = 512
+        image.Rows = image.Columns = side
         image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
         image.RescaleIntercept, image.RescaleSlope = -1024, 1
         image.WindowCenter, image.WindowWidth = 40, 400
-        image.PixelData = noise.integers(0, 4096, (512, 512), dtype=np.uint16).tobytes()
+        image.PixelData = noise.integers(0, 4096, (side, side), dtype=np.uint16).tobytes()
         image.file_meta = FileMetaDataset()
         image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         path = folder / f"{number:04d}.dcm"

@@ -22,6 +22,7 @@ LARGEST_OTHER: Final = 1024
 """Release and abort have four bytes; what is longer is no DICOM."""
 _BUFFER: Final = 2 * MAXIMUM_LENGTH + 2 * HEADER
 _FIRST_BUFFER: Final = 8 * 1024
+_READ_AHEAD: Final = 4 * 1024
 _TICK: Final = 0.5
 _SEND_SECONDS: Final = 30.0
 _FAREWELL_SECONDS: Final = 2.0
@@ -84,11 +85,13 @@ class Connection:
         if len(self._view) < wanted:
             self._move_into(memoryview(bytearray(_BUFFER)))
         last = time.monotonic()
+        # Little more than is wanted, so that little of the next PDU has to be moved to the front.
+        stop = self._start + wanted + _READ_AHEAD
         while self._end - self._start < wanted:
             if self.interrupted:
                 raise ConnectionEnded("interrupted")
             try:
-                count = self._socket.recv_into(self._view[self._end :])
+                count = self._socket.recv_into(self._view[self._end : stop])
             except _NOTHING_YET:
                 count = -1
             except OSError as error:
@@ -105,7 +108,7 @@ class Connection:
 
     def _move_into(self, view: memoryview) -> None:
         left = self._end - self._start
-        view[:left] = bytes(self._view[self._start : self._end])
+        view[:left] = self._view[self._start : self._end]
         self._view, self._start, self._end = view, 0, left
 
     def acknowledge(self) -> None:

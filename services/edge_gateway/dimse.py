@@ -1,8 +1,5 @@
 """The storage and verification SCP: DIMSE in and out only (PS3.4 annexes A and B)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import structlog
 from prometheus_client import Counter, Gauge
 
@@ -94,28 +91,30 @@ class _Counted(ReceivedInstance):
     """An instance whose fate is counted."""
 
     def __init__(self, reception: Reception, command: StoreCommand, calling_ae_title: str) -> None:
-        with _counted_failures():
+        try:
             super().__init__(reception, command, calling_ae_title)
+        except Exception as error:
+            _count_failure(error)
+            raise
 
     def write(self, part: memoryview, /) -> None:
-        with _counted_failures():
+        try:
             super().write(part)
+        except Exception as error:
+            _count_failure(error)
+            raise
 
     def finish(self) -> StoreStatus:
-        with _counted_failures():
+        try:
             answer = super().finish()
+        except Exception as error:
+            _count_failure(error)
+            raise
         _SUCCESSES.inc()
         _RECEIVED_BYTES.inc(self.size)
         return answer
 
 
-@contextmanager
-def _counted_failures() -> Iterator[None]:
-    try:
-        yield
-    except StoreRefused as refusal:
-        _RECEIVED.labels(f"{refusal.status:04X}").inc()
-        raise
-    except Exception:
-        _RECEIVED.labels(f"{_PROCESSING_FAILURE:04X}").inc()
-        raise
+def _count_failure(error: Exception) -> None:
+    status = error.status if isinstance(error, StoreRefused) else _PROCESSING_FAILURE
+    _RECEIVED.labels(f"{status:04X}").inc()

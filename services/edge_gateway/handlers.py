@@ -26,7 +26,7 @@ from services.edge_gateway.segments import Arrival
 from services.edge_gateway.spool import Spool
 from services.edge_gateway.store import Added, Journal
 
-_FIRST_BYTES: Final = 64 * 1024
+_FIRST_BYTES: Final = 32 * 1024
 _log = structlog.get_logger(__name__)
 
 Arrived = Callable[[SeriesKey, int, int], None]
@@ -80,7 +80,7 @@ class ReceivedInstance:
         self._reception = reception
         self._command = command
         self._calling_ae_title = calling_ae_title
-        self._first = b""
+        self._first = bytearray()
         self._broken = False
         try:
             head = file_meta(
@@ -111,7 +111,7 @@ class ReceivedInstance:
     def write(self, part: memoryview, /) -> None:
         """Takes the next bytes of the data set."""
         if len(self._first) < _FIRST_BYTES:
-            self._first += bytes(part[: _FIRST_BYTES - len(self._first)])
+            self._first += part[: _FIRST_BYTES - len(self._first)]
         try:
             self._draft.write(part)
         except OSError as error:

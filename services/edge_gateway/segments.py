@@ -15,9 +15,8 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -33,8 +32,7 @@ _SLICE: Final = 1 << 20
 _LARGE: Final = 1 << 20
 
 
-@dataclass(frozen=True)
-class Arrival:
+class Arrival(NamedTuple):
     """What is known of a new instance; see ``domain.Instance`` for the words.
 
     Attributes:

@@ -31,6 +31,7 @@ _LEAST_ROOM: Final = 64 << 10
 _SHARE_OF_DISK: Final = 20
 _COPIED_AT_ONCE: Final = 1 << 20
 _RETRY_SECONDS: Final = 30.0
+_FREE_SEEN_SECONDS: Final = 0.1
 _QUIET_SECONDS: Final = 0.4
 _log = structlog.get_logger(__name__)
 
@@ -82,6 +83,7 @@ class Spool:
         self._housekeeper: threading.Thread | None = None
         self._journal: Journal | None = None
         self._last_used = 0.0
+        self._free_seen, self._free_looked = 0, float("-inf")
 
     def open(self, journal: Journal) -> tuple[int, int]:
         """Takes up what the last run left, and begins to keep spare segments.
@@ -154,11 +156,18 @@ class Spool:
         disk = os.statvfs(self._segments)
         return disk.f_bavail * disk.f_frsize
 
-    def free_bytes(self) -> int:
-        """What can still be stored: on the disk, and in segments whose blocks are there already."""
+    def free_bytes(self, *, within: float = 0.0) -> int:
+        """What can still be stored: on the disk, and in segments whose blocks are there already.
+
+        Arguments:
+            within: how many seconds old the look at the disk may be.
+        """
+        now = time.monotonic()
+        if now - self._free_looked > within:
+            self._free_seen, self._free_looked = self.disk_free(), now
         with self._lock:
-            ready = len(self._spare) * self._segment_bytes + sum(segment.room for segment in self._open)
-        return self.disk_free() + ready
+            ready = len(self._spare) * self._segment_bytes + sum([segment.room for segment in self._open])
+        return self._free_seen + ready
 
     def require_room(self, *, growing: bool = False) -> None:
         """Checks that the disk is not nearly full.
@@ -169,7 +178,12 @@ class Spool:
         Raises:
             OutOfResources: it is.
         """
-        if (self.disk_free() if growing else self.free_bytes()) < self._minimum_free:
+        if growing:
+            self._free_seen = self.disk_free()
+            left = self._free_seen
+        else:
+            left = self.free_bytes(within=_FREE_SEEN_SECONDS)
+        if left < self._minimum_free:
             raise OutOfResources("the disk of the edge gateway is nearly full")
 
     # Writing

@@ -1,6 +1,7 @@
 """The use cases: receive an instance from a scanner, forward a batch to the cloud, let refused ones go again."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from services.edge_gateway.spool import Spool
 from services.edge_gateway.store import Added, Journal
 
 _FIRST_BYTES: Final = 32 * 1024
+_WHOLE_HEADERS: Final = threading.BoundedSemaphore(2)
+"""Headers that are read whole at once: those of multi-frame images take much memory while they are read."""
 _log = structlog.get_logger(__name__)
 
 Arrived = Callable[[SeriesKey, int, int], None]
@@ -158,7 +161,7 @@ class ReceivedInstance:
         if found is not None:
             return found
         try:
-            with self._reception.spool.mapped(self._segment, self._draft.size) as content:
+            with _WHOLE_HEADERS, self._reception.spool.mapped(self._segment, self._draft.size) as content:
                 header = read_header(content)
         except DicomError as error:
             raise CannotUnderstand(error.reason) from error

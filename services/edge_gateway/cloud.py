@@ -28,6 +28,7 @@ _REFUSALS: Final = frozenset({400, 409, 411, 413, 414, 415, 422})
 
 _REFERENCED_SOP_SEQUENCE: Final = "00081199"
 _FAILED_SOP_SEQUENCE: Final = "00081198"
+_OTHER_FAILURES_SEQUENCE: Final = "0008119A"
 _REFERENCED_SOP_INSTANCE_UID: Final = "00081155"
 _FAILURE_REASON: Final = "00081197"
 _PRIVATE_CREATOR: Final = "00090010"
@@ -207,7 +208,7 @@ def parse_answer(body: bytes) -> Answer | None:
         document = document[0]
     if not isinstance(document, dict):
         return None
-    if _REFERENCED_SOP_SEQUENCE not in document and _FAILED_SOP_SEQUENCE not in document:
+    if not {_REFERENCED_SOP_SEQUENCE, _FAILED_SOP_SEQUENCE, _OTHER_FAILURES_SEQUENCE} & set(document):
         return None
     stored: dict[str, str] = {}
     failed: dict[str, int] = {}

@@ -21,21 +21,26 @@ def status_of(outcomes: Collection[Outcome]) -> int:
 def store_response(outcomes: Sequence[Outcome], public_url: str) -> dict[str, Any]:
     """The Store Instances Response Module as DICOM JSON (PS3.18 section 10.5.3, annex I).
 
-    Besides the standard's attributes each stored item has the private (0009,1001), the SHA-256 of the whole Part 10
-    file as it is kept; each item with a reason has (0009,1002), the reason in words; and each failed item whose bytes
-    are kept in quarantine has (0009,1003), the identifier of the entry.
+    What could not be stored is in the Failed SOP Sequence, and what could not even be told by its SOP Instance UID in
+    the Other Failures Sequence. Besides the standard's attributes each stored item has the private (0009,1001), the
+    SHA-256 of the whole Part 10 file as it is kept; each item with a reason has (0009,1002), the reason in words; and
+    each failed item whose bytes are kept in quarantine has (0009,1003), the identifier of the entry.
     """
     studies = {outcome.study_uid for outcome in outcomes if outcome.stored}
     answer: dict[str, Any] = {}
-    failed = [_failed_item(outcome) for outcome in outcomes if not outcome.stored]
+    failed = [_failed_item(outcome) for outcome in outcomes if not outcome.stored and outcome.sop_instance_uid]
+    others = [_failed_item(outcome) for outcome in outcomes if not outcome.stored and not outcome.sop_instance_uid]
     stored = [_stored_item(outcome, public_url) for outcome in outcomes if outcome.stored]
-    if len(studies) == 1:
-        answer["00081190"] = _element("UR", f"{public_url}/dicom-web/studies/{studies.pop()}")
+    # Type 2: of several studies, or of none, there is no one place to point at.
+    place = f"{public_url}/dicom-web/studies/{studies.pop()}" if len(studies) == 1 else ""
+    answer["00081190"] = _element("UR", place)
     if failed:
         answer["00081198"] = {"vr": "SQ", "Value": failed}
+    if others:
+        answer["0008119A"] = {"vr": "SQ", "Value": others}
     if stored:
         answer["00081199"] = {"vr": "SQ", "Value": stored}
-    return answer
+    return dict(sorted(answer.items()))
 
 
 def _element(vr: str, value: str | int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Small instances made for a test, and the body of a STOW-RS request."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
 from uuid import uuid4
@@ -72,10 +72,16 @@ def sha256(data: bytes) -> str:
 
 
 def values(answer: dict[str, Any], sequence: str, tag: str) -> list[Any]:
-    """The values of an attribute in each item of a sequence of the answer; ``None`` where it is left out."""
-    items: Sequence[dict[str, Any]] = answer.get(sequence, {}).get("Value", [])
+    """The values of an attribute in each item of a sequence of the answer; ``None`` where it is left out.
+
+    Failures that no instance can be told of have a sequence of their own; they come last.
+    """
+    items: list[dict[str, Any]] = list(answer.get(sequence, {}).get("Value", []))
+    if sequence == FAILED:
+        assert all(item.get(UID) for item in items), "each failed item must name its instance"
+        items += answer.get(OTHER_FAILURES, {}).get("Value", [])
     return [item.get(tag, {}).get("Value", [None])[0] for item in items]
 
 
-FAILED, STORED = "00081198", "00081199"
+FAILED, STORED, OTHER_FAILURES = "00081198", "00081199", "0008119A"
 UID, FAILURE_REASON, WARNING_REASON, SHA256 = "00081155", "00081197", "00081196", "00091001"

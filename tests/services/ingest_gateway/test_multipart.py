@@ -129,7 +129,7 @@ def test_media_types_quoted_or_not(text: str, name: str, parameters: dict[str, s
     assert (media_type.name, media_type.parameters) == (name, parameters)
 
 
-@pytest.mark.parametrize("boundary", ["", "x" * 71, "a;b", "ends with a space ", "a\x00b", "ü"])
+@pytest.mark.parametrize("boundary", ["", "x" * 129, "a;b", "ends with a space ", "a\x00b", "ü"])
 def test_boundaries_that_the_standard_forbids(boundary: str) -> None:
     with pytest.raises(InvalidMultipart):
         require_boundary(parse_media_type(f'multipart/related; boundary="{boundary}"'))

@@ -40,7 +40,7 @@ from tests.support.tokens import TokenIssuer
     ("content_type", "status", "words"),
     [
         ("multipart/related; type=application/dicom", 400, "boundary"),
-        (f'multipart/related; type="application/dicom"; boundary="{"x" * 71}"', 400, "70 characters"),
+        (f'multipart/related; type="application/dicom"; boundary="{"x" * 129}"', 400, "128 characters"),
         (f'multipart/related; type="application/dicom+json"; boundary={BOUNDARY}', 400, "no metadata"),
         (f'multipart/related; type="application/dicom+xml"; boundary={BOUNDARY}', 415, "application/dicom+xml"),
         (f'multipart/related; type="image/jpeg"; boundary={BOUNDARY}', 415, "image/jpeg"),

@@ -1,8 +1,8 @@
 """What a pack says to the catalog, and which of several instances with one UID counts. Pure rules, no I/O."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import date, datetime, time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
 from libs.packs import PackedInstance, PackIndex, Rule
@@ -10,6 +10,7 @@ from services.indexing import attributes as a
 
 _MOST_WARNINGS: Final = 20
 _LONGEST_WARNING: Final = 200
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,47 @@ def decide(
     for uid in sorted(copies):
         _decide_one(decision, copies[uid], instances.get(uid), versions.get(uid, {}))
     return decision
+
+
+def packs_in_doubt(
+    arrived: Iterable[Copy], instances: Mapping[str, Copy], versions: Mapping[str, Mapping[bytes, Copy]]
+) -> dict[str, set[tuple[str, bytes]]]:
+    """Packs whose contents have come again in another pack, as happens when a pack was lost.
+
+    Arguments:
+        arrived: copies from packs.
+        instances: what the catalog has as the instance, by SOP Instance UID.
+        versions: what it has as versions, by SOP Instance UID and SHA-256.
+
+    Returns:
+        for the key of each such pack, what has come again: (SOP Instance UID, SHA-256).
+    """
+    again: dict[str, set[tuple[str, bytes]]] = {}
+    for copy in arrived:
+        instance = instances.get(copy.sop_uid)
+        known = versions.get(copy.sop_uid, {}).get(copy.sha256)
+        held = instance if instance is not None and instance.sha256 == copy.sha256 else known
+        if held is not None and held.rank < copy.rank:
+            again.setdefault(held.pack, set()).add((copy.sop_uid, copy.sha256))
+    return again
+
+
+def without_lost(
+    instances: Mapping[str, Copy], versions: Mapping[str, Mapping[bytes, Copy]], lost: Collection[tuple[str, bytes]]
+) -> tuple[dict[str, Copy], dict[str, dict[bytes, Copy]]]:
+    """The same, where of what was lost any other copy of the same bytes comes first.
+
+    Arguments:
+        instances: what the catalog has as the instance, by SOP Instance UID.
+        versions: what it has as versions, by SOP Instance UID and SHA-256.
+        lost: SOP Instance UID and SHA-256 of what was lost and has come again.
+    """
+
+    def known(copy: Copy) -> Copy:
+        return replace(copy, stored=_NEVER) if (copy.sop_uid, copy.sha256) in lost else copy
+
+    found = {uid: {sha256: known(copy) for sha256, copy in copies.items()} for uid, copies in versions.items()}
+    return {uid: known(copy) for uid, copy in instances.items()}, found
 
 
 def which_is_shown(copies: Iterable[Copy]) -> Copy:

@@ -1,14 +1,14 @@
 """Bringing packs into the catalog."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.crash import crash_point
 from libs.events import STUDIES_CHANGED, StudiesChanged, add_to_outbox, envelope
-from libs.objects import ObjectsUnavailable
+from libs.objects import ObjectNotFound, ObjectsUnavailable
 from libs.packs import PackedInstance, document_key, series_document
 from libs.tenancy import tenant_transaction
 from services.indexing import store, store_derived
@@ -23,6 +23,8 @@ from services.indexing.domain import (
     describe_pack,
     describe_series,
     describe_study,
+    packs_in_doubt,
+    without_lost,
 )
 from services.indexing.errors import UnusablePack
 from services.indexing.resources import Resources
@@ -96,8 +98,9 @@ class _Indexing:
         connection = self._connection
         copies = [copy for pack in self._packs.values() for copy in pack.copies]
         await store.write_packs(connection, self._packs.values())
-        held = await store.find_copies(connection, {copy.sop_uid for copy in copies})
-        decision = decide(copies, *held)
+        instances, versions = await store.find_copies(connection, {copy.sop_uid for copy in copies})
+        lost = await self._lost(packs_in_doubt(copies, instances, versions))
+        decision = decide(copies, *without_lost(instances, versions, lost))
         if not decision.instances and not decision.versions:
             return 0
         await self._complete(decision)
@@ -116,6 +119,17 @@ class _Indexing:
         await store_derived.settle_patients(connection, studies, stray=bool(decision.left) or self._moved)
         await self._announce(created, changed)
         return len(decision.instances)
+
+    async def _lost(self, in_doubt: Mapping[str, set[tuple[str, bytes]]]) -> set[tuple[str, bytes]]:
+        """What has come again since the pack that held it is not in the bucket any more."""
+        lost: set[tuple[str, bytes]] = set()
+        for key, contents in sorted(in_doubt.items()):
+            try:
+                await self._resources.objects.head(self._tenant, key)
+            except ObjectNotFound:
+                _log.error("a pack is lost; what it held came again in another one", tenant=self._tenant, pack=key)
+                lost |= contents
+        return lost
 
     async def _complete(self, decision: Decision) -> None:
         """Reads what the catalog does not say of versions that are to be shown, from the packs that hold them."""

@@ -184,6 +184,9 @@ async def _report(reconciling: Reconciling, tenant: str, wrong: Sequence[tuple[P
     for row, why in wrong:
         async with tenant_transaction(reconciling.engine, tenant) as connection:
             count = await count_in_pack(connection, row)
+        if not count:
+            _log.info("a pack is gone of which nothing is needed", tenant=tenant, pack=row.key)
+            continue
         done.missing.append(row.key)
         _MISSING.labels(tenant).inc()
         _log.critical("a pack of the catalog is lost", tenant=tenant, pack=row.key, instances=count, reason=why)

@@ -120,3 +120,24 @@ async def test_what_an_instance_was_odd_about_is_in_the_catalog(resources: Resou
     warnings = {i["sop_uid"]: i["warnings"] for i in (await dump(tenant))["instances"]}
     assert warnings["1.2.1.2"] == []
     assert warnings["1.2.1.1"], "fewer pixels than rows were recorded in the pack"
+
+
+async def test_what_was_lost_and_is_sent_again_can_be_read_again(resources: Resources, tenant: str, dump: Dump) -> None:
+    """After a loss in the object store the senders send again; the catalog must then name the packs that are there."""
+    lost, kept = await store(
+        resources, tenant, [pack_of("1.2", "1.2.1", ["1.2.1.1", "1.2.1.2"]), copy_of("1.2.1.2", "V", 1)]
+    )
+    await handle_events(resources, [lost, kept])
+    await resources.objects.delete(tenant, lost.data.pack_key)
+    (again,) = await store(resources, tenant, [pack_of("1.2", "1.2.1", ["1.2.1.1"], 5)])
+    await handle_events(resources, [again])
+    found = await dump(tenant)
+    assert {i["sop_uid"]: i["key"] for i in found["instances"]}["1.2.1.1"] == again.data.pack_key
+    (rest,) = await store(resources, tenant, [pack_of("1.2", "1.2.1", ["1.2.1.2"], 6)])
+    await handle_events(resources, [rest])
+    found = await dump(tenant)
+    where = {i["sop_uid"]: i["key"] for i in found["instances"]} | {"version": found["versions"][0]["key"]}
+    assert lost.data.pack_key not in where.values()
+    assert len(found["versions"]) == 1, "the two contents of 1.2.1.2 are both kept"
+    await handle_events(resources, [rest, again, kept])
+    assert await dump(tenant) == found

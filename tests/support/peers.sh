@@ -21,6 +21,8 @@ check() {
 	need orthanc-dicomweb /usr/share/orthanc/plugins/libOrthancDicomWeb.so
 	need chromium chromium chromium-browser
 	need unzip unzip
+	need socat socat
+	need libgdcm-tools gdcmscu
 	for wanted in "$@"; do need "$wanted" "$wanted"; done
 }
 

@@ -4,15 +4,24 @@ If one of these fails, somebody sees the images of another hospital's patient.
 """
 
 import hashlib
+import json
 import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from deploy.local.certificates import DimseTls
+from deploy.local.home import Home, read_json
+from deploy.local.service_parts import DICOM_DOOR
+from tests.services.ingest_gateway.instances import make_instance, new_uid
 from tests.support.access import bearer, edge_token, user_token
+from tests.support.dimse_tls import Sender
 from tests.support.shown import Shown
+from tests.support.system import run_lightbox
 
 pytestmark = pytest.mark.system
 
@@ -175,7 +184,7 @@ def test_an_edge_can_store_and_nothing_else(shown: Shown) -> None:
 def test_a_tenant_administrator_is_nobody_elsewhere(shown: Shown) -> None:
     with httpx.Client(base_url=shown.url, headers=bearer(user_token(shown, "south", "alma")), timeout=30) as alma:
         assert alma.get("/api/identity/tenants/south/users").status_code == 200
-        for path in ("users", "clients"):
+        for path in ("users", "clients", "nodes"):
             other, missing = (alma.get(f"/api/identity/tenants/{t}/{path}") for t in ("north", "nowhere"))
             assert other.status_code == missing.status_code == 404
             assert other.text.replace("north", "nowhere") == missing.text
@@ -203,3 +212,35 @@ def test_no_quarantine_and_no_list_of_quality_tells_of_another_tenant(shown: Sho
         assert name not in alma.get("/api/ingest/quarantine", params={"limit": 1000}).text
         for path in ("/api/quality/duplicates", "/api/quality/warnings"):
             assert not NORTHERN.search(alma.get(path, params={"study": shown.head_study}).content)
+
+
+def test_a_southern_certificate_opens_no_northern_door(
+    shown: Shown, north: httpx.Client, south: httpx.Client, tmp_path: Path
+) -> None:
+    """The cloud's own DICOM door: certificate and called AE title name the tenant together, and neither does alone."""
+    home = Home(shown.home)
+    tls = DimseTls.of(home)
+    port = read_json(home.ports_file)[DICOM_DOOR]
+    titles, senders = {}, {}
+    for tenant in ("north", "south"):
+        credential = tls.issue(f"{tenant}-ct", 1)
+        run_lightbox(shown.home, "node", "remove", tenant, "test-ct")
+        added = run_lightbox(
+            shown.home, "node", "add", tenant, "test-ct", "--certificate", str(credential.certificate), "--json"
+        )
+        assert added.returncode == 0, added.stderr
+        titles[tenant] = json.loads(added.stdout)["called_ae_title"]
+        senders[tenant] = Sender(tls.authority, port, titles[tenant], credential)
+    intruder = Sender(tls.authority, port, titles["north"], senders["south"].credential)
+    assert intruder.rejection() == (1, 1, 7)
+    file, study = tmp_path / "image.dcm", new_uid()
+    file.write_bytes(make_instance(study=study))
+    assert senders["south"].send(file) == [0]
+    until = time.monotonic() + 30
+    while not (rows := found(south, "/studies", StudyInstanceUID=study)):
+        assert time.monotonic() < until, "it was stored and is not found"
+        time.sleep(0.2)
+    assert uid_of(rows[0], "00201208") == "1"
+    assert found(north, "/studies", StudyInstanceUID=study) == []
+    listed = run_lightbox(shown.home, "node", "list", "south", "--json")
+    assert titles["north"] not in listed.stdout

@@ -46,12 +46,14 @@ class Gateway:
         url: its address.
         port: its port on 127.0.0.1.
         settings: how it was started.
+        app: the application, where it runs in this process.
     """
 
-    def __init__(self, url: str, port: int, settings: Settings, issuer: TokenIssuer) -> None:
+    def __init__(self, url: str, port: int, settings: Settings, issuer: TokenIssuer, app: Any = None) -> None:
         self.url = url
         self.port = port
         self.settings = settings
+        self.app = app
         self._issuer = issuer
 
     def headers(
@@ -87,9 +89,8 @@ def running_gateway(settings: Settings, issuer: TokenIssuer) -> Iterator[Gateway
     """Serves the application until the end of the block."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    config = uvicorn.Config(
-        create_app(settings), log_config=None, access_log=False, timeout_graceful_shutdown=2, lifespan="on"
-    )
+    app = create_app(settings)
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2, lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -98,7 +99,7 @@ def running_gateway(settings: Settings, issuer: TokenIssuer) -> Iterator[Gateway
         time.sleep(0.02)
     assert server.started, "the gateway did not start"
     try:
-        yield Gateway(f"http://127.0.0.1:{port}", port, settings, issuer)
+        yield Gateway(f"http://127.0.0.1:{port}", port, settings, issuer, app)
     finally:
         server.should_exit = True
         thread.join(20)

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -20,21 +19,12 @@ from pydicom import dcmread
 from deploy.local.certificates import Credential
 from libs.dicom import read_header
 from libs.events import AUDIT_RECORDED, INSTANCES_STORED
-from tests.services.ingest_gateway.door import (
-    VERIFICATION,
-    Pki,
-    Sender,
-    data_set,
-    door_settings,
-    register,
-    run_sql,
-    store,
-    stored_files,
-)
+from tests.services.ingest_gateway.door import Pki, door_settings, register, run_sql, stored_files
 from tests.services.ingest_gateway.events import events_of
 from tests.services.ingest_gateway.gateway import Gateway, running_gateway
 from tests.services.ingest_gateway.instances import make_instance, new_uid
 from tests.support.backing import Backing
+from tests.support.dimse_tls import VERIFICATION, Sender, data_set, needed, store
 from tests.support.samples import distinct_sample_files
 from tests.support.tokens import TokenIssuer
 
@@ -59,7 +49,7 @@ def door(
 def scanner(door: Gateway, backing: Backing, pki: Pki, tenant: str) -> Sender:
     """A sender of the tenant that is let in."""
     credential = pki.client(tenant)
-    return Sender(pki, door.settings.dimse_port or 0, register(backing, tenant, credential), credential)
+    return Sender(pki.ca, door.settings.dimse_port or 0, register(backing, tenant, credential), credential)
 
 
 def file_of(folder: Path, **options: Any) -> Path:
@@ -93,8 +83,7 @@ async def test_every_sample_comes_back_with_the_same_data_set(scanner: Sender, b
 
 
 async def test_dcmtk_stores_and_verifies(scanner: Sender, backing: Backing, tenant: str, tmp_path: Path) -> None:
-    if shutil.which("storescu") is None:
-        pytest.skip("DCMTK is not installed")
+    needed("storescu")
     files = [file_of(tmp_path, number=number, pixels=1 << 19) for number in range(1, 6)]
     sent = await asyncio.to_thread(scanner.storescu, *files)
     assert sent.returncode == 0, sent.stderr
@@ -276,13 +265,13 @@ async def test_another_clinics_certificate_does_not_open_this_clinics_door(
     title = register(backing, other, theirs)
     file = file_of(tmp_path)
     for intruder in (
-        Sender(pki, scanner.port, scanner.called, theirs),
-        Sender(pki, scanner.port, title, scanner.credential),
-        Sender(pki, scanner.port, scanner.called, pki.client("nobody")),
-        Sender(pki, scanner.port, "ANY-SCP", theirs),
+        Sender(pki.ca, scanner.port, scanner.called, theirs),
+        Sender(pki.ca, scanner.port, title, scanner.credential),
+        Sender(pki.ca, scanner.port, scanner.called, pki.client("nobody")),
+        Sender(pki.ca, scanner.port, "ANY-SCP", theirs),
     ):
         assert await asyncio.to_thread(intruder.rejection) == (1, 1, 7)
-    assert await asyncio.to_thread(Sender(pki, scanner.port, title, theirs).send, file) == [0]
+    assert await asyncio.to_thread(Sender(pki.ca, scanner.port, title, theirs).send, file) == [0]
     assert list(await stored_files(backing, other)) == [read_header(file).sop_instance_uid]
     details = await refusals(backing, "system", containing=f" to {scanner.called}")
     assert len(details) == 2
@@ -297,7 +286,7 @@ async def test_one_certificate_in_two_clinics_stores_by_the_title_that_is_called
     files = [file_of(tmp_path), file_of(tmp_path)]
     for tenant, file in zip(tenant_pair, files, strict=True):
         title = register(backing, tenant, credential, name="van")
-        sender = Sender(pki, door.settings.dimse_port or 0, title, credential)
+        sender = Sender(pki.ca, door.settings.dimse_port or 0, title, credential)
         assert await asyncio.to_thread(sender.send, file) == [0]
     for tenant, file in zip(tenant_pair, files, strict=True):
         assert list(await stored_files(backing, tenant)) == [read_header(file).sop_instance_uid]
@@ -313,8 +302,8 @@ async def test_lists_of_a_node_hold(door: Gateway, backing: Backing, pki: Pki, t
         ("off", {"enabled": False}),
     ):
         credential = pki.client(f"{tenant}-{name}")
-        titles[name] = Sender(pki, port, register(backing, tenant, credential, name=name, **options), credential)
-    good = Sender(pki, port, titles["listed"].called, titles["listed"].credential, "CT1")
+        titles[name] = Sender(pki.ca, port, register(backing, tenant, credential, name=name, **options), credential)
+    good = Sender(pki.ca, port, titles["listed"].called, titles["listed"].credential, "CT1")
     assert await asyncio.to_thread(good.send, file_of(tmp_path)) == [0]
     assert await asyncio.to_thread(titles["listed"].rejection) == (1, 1, 3)
     assert await asyncio.to_thread(titles["elsewhere"].rejection) == (1, 1, 1)
@@ -438,7 +427,7 @@ async def test_one_clinics_associations_leave_room_for_the_others(
     senders = []
     for tenant in tenant_pair:
         credential = pki.client(tenant)
-        senders.append(Sender(pki, settings.dimse_port or 0, register(backing, tenant, credential), credential))
+        senders.append(Sender(pki.ca, settings.dimse_port or 0, register(backing, tenant, credential), credential))
     greedy, other = senders
     small, large = file_of(tmp_path), file_of(tmp_path, pixels=6 << 20)
 

@@ -132,14 +132,14 @@ async def test_kill_in_the_middle_leaves_no_acknowledgement_and_no_files(
 ) -> None:
     settings = settings_for(backing, token_issuer, tmp_path)
     body = multipart(make_series(4, pixels=1 << 20))
-    async with _process(settings, token_issuer) as (gateway, process):
+    async with service_process(settings, token_issuer) as (gateway, process):
         writer = await _send_half(gateway, tenant, body)
         await eventually(lambda: any(gateway.settings.spool_dir.glob("requests/*/part-00001.dcm")))
         process.kill()
         await process.wait()
         writer.close()
         assert len(gateway.leftovers()) == 1
-    async with _process(settings, token_issuer) as (gateway, process):
+    async with service_process(settings, token_issuer) as (gateway, process):
         assert gateway.leftovers() == []
         assert (await gateway.post(tenant, body, TYPE)).status_code == 200
         process.terminate()
@@ -177,8 +177,8 @@ async def test_a_line_that_breaks_during_the_upload_to_the_store(
 
 
 @asynccontextmanager
-async def _process(
-    settings: Settings, issuer: TokenIssuer
+async def service_process(
+    settings: Settings, issuer: TokenIssuer, **environment: str
 ) -> AsyncIterator[tuple[Gateway, asyncio.subprocess.Process]]:
     """The service in a process of its own, as it is started anywhere."""
     with socket.create_server(("127.0.0.1", 0)) as found:
@@ -190,7 +190,11 @@ async def _process(
         "services",
         "ingest_gateway",
         cwd=Path(__file__).parents[3],
-        env={**os.environ, **{f"LIGHTBOX_INGEST_GATEWAY_{name.upper()}": str(v) for name, v in values.items()}},
+        env={
+            **os.environ,
+            **{f"LIGHTBOX_INGEST_GATEWAY_{name.upper()}": str(v) for name, v in values.items()},
+            **environment,
+        },
         stdout=asyncio.subprocess.DEVNULL,
     )
     gateway = Gateway(f"http://127.0.0.1:{port}", port, settings, issuer)

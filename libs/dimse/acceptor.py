@@ -216,6 +216,7 @@ class Acceptor:
         visitor.socket = secured
         try:
             secured.do_handshake()
+            _require_lasting(secured)
         except OSError as error:
             self._insecure(visitor.host, str(error))
             raise
@@ -249,3 +250,16 @@ class Acceptor:
                 self._by_host[visitor.host] -= 1
                 if not self._by_host[visitor.host]:
                     del self._by_host[visitor.host]
+
+
+def _require_lasting(secured: ssl.SSLSocket) -> None:
+    """Checks that a certificate which was verified for an earlier connection has not ended since.
+
+    A TLS 1.2 session may be taken up again as long as its first connection is open, and is not verified anew.
+    """
+    if not secured.session_reused:
+        return
+    certificate = secured.getpeercert() or {}
+    ends = certificate.get("notAfter")
+    if isinstance(ends, str) and ssl.cert_time_to_seconds(ends) < time.time():
+        raise ssl.SSLError(1, "[SSL: CERTIFICATE_EXPIRED] certificate has expired since the session began")

@@ -17,7 +17,7 @@ from prometheus_client import Counter as Metric
 from prometheus_client import Gauge
 
 from libs.dimse import Acceptor, AssociationRejected, Limits, Peer, Receiving, StoreCommand, StoreRefused
-from libs.events import AuditUnavailable
+from libs.events import AuditUnavailable, Throttle
 from libs.tenancy import SYSTEM_TENANT
 from services.ingest_gateway import handlers
 from services.ingest_gateway.domain import NO_RESOURCES, Outcome, Sender
@@ -65,6 +65,8 @@ class DicomDoor:
             grace=settings.dimse_node_grace,
         )
         self._open: Counter[str] = Counter()
+        # Of each tenant, so that strangers, who count as the operators', can't hide what a clinic should read.
+        self._noise: dict[str, Throttle] = {}
         self._bridge = Bridge(
             self._loop,
             self._take,
@@ -197,7 +199,8 @@ class DicomDoor:
 
     async def _refuse(self, sender: Sender, words: str) -> None:
         _REFUSED.labels(sender.tenant).inc()
-        held_back = self._resources.noise.admit(f"{sender.tenant} {sender.address} {words}", time.monotonic())
+        noise = self._noise.setdefault(sender.tenant, Throttle(size=1024, most=60))
+        held_back = noise.admit(f"{sender.address} {words}", time.monotonic())
         if held_back is not None:
             _log.warning("refused at the DICOM door", tenant=sender.tenant, peer=sender.address, reason=words)
             more = f" ({held_back} more before)" if held_back else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.events import AuditTrail, Producer, Throttle
+from libs.events import AuditTrail, Producer
 from libs.objects import ObjectStore
 from libs.servers import Servers, open_servers
 from services.ingest_gateway.admission import Admission
@@ -36,7 +36,6 @@ class Resources:
         spool: temporary files.
         admission: bounds the requests under way.
         storing: what storing works with.
-        noise: holds back audit records of refusals at the DICOM door that only repeat.
     """
 
     engine: AsyncEngine
@@ -46,7 +45,6 @@ class Resources:
     spool: Spool
     admission: Admission
     storing: Storing
-    noise: Throttle
 
 
 @asynccontextmanager
@@ -84,7 +82,6 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                     spool=spool,
                     admission=_admission(settings),
                     storing=_storing(settings, servers, audit),
-                    noise=Throttle(most=60),
                 )
     finally:
         executor.shutdown(wait=False, cancel_futures=True)

@@ -30,8 +30,7 @@ def server_context(certificate: Path, key: Path, authorities: Path) -> ssl.SSLCo
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(":".join(CIPHER_SUITES))
-    # Without resumption each association shows its certificate anew, so that one that has ended or whose authority is
-    # gone does not live on in a session. Renegotiation is not needed by anybody (RFC 9325 section 3.5).
+    # Without tickets each association shows its certificate anew. Renegotiation is needed by nobody (RFC 9325, 3.5).
     context.options |= (
         ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     )

@@ -443,3 +443,30 @@ async def test_one_clinics_associations_leave_room_for_the_others(
     with running_gateway(settings, token_issuer) as gateway:
         await asyncio.to_thread(compare)
         assert gateway.leftovers() == []
+
+
+async def test_a_session_is_not_taken_up_again_once_the_certificate_has_ended(
+    backing: Backing, token_issuer: TokenIssuer, pki: Pki, tmp_path: Path
+) -> None:
+    """A certificate that ends while an association is open opens no further one."""
+    settings = door_settings(backing, token_issuer, tmp_path / "spool", pki, dimse_negotiation_timeout=30)
+    credential = pki.client("short", ends=timedelta(seconds=5))
+    context = pki.context(credential)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def connect(session: ssl.SSLSession | None) -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", settings.dimse_port or 0), timeout=20)
+        return context.wrap_socket(plain, server_hostname="localhost", session=session)
+
+    def resume() -> bytes:
+        with connect(None) as first:
+            time.sleep(6)
+            with connect(first.session) as second:
+                assert second.session_reused
+                second.settimeout(20)
+                return second.recv(1)
+
+    with running_gateway(settings, token_issuer):
+        assert await asyncio.to_thread(resume) == b""
+    details = await refusals(backing, "system", containing="TLS")
+    assert any("since the session began" in words for words in details)

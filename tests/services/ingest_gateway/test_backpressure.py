@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from services.ingest_gateway.settings import Settings
-from tests.services.ingest_gateway.door import Pki, Sender, door_settings, register
+from tests.services.ingest_gateway.door import Pki, door_settings, register
 from tests.services.ingest_gateway.gateway import Gateway, running_gateway
 from tests.services.ingest_gateway.instances import TYPE, make_instance, multipart, new_uid
 from tests.support.backing import Backing
+from tests.support.dimse_tls import Sender
 from tests.support.fault_proxy import FaultProxy, LineFault
 from tests.support.tokens import TokenIssuer
 
@@ -75,7 +76,7 @@ def doors(
     def make(**overrides: Any) -> tuple[Settings, Callable[[Gateway], Doors]]:
         bounds = {"store_timeout": STORE_TIMEOUT, "publish_timeout": 2, "lookup_timeout": 2}
         settings = door_settings(backing, token_issuer, tmp_path / "spool", pki, **bounds, **overrides)
-        scanner = Sender(pki, settings.dimse_port or 0, called, credential)
+        scanner = Sender(pki.ca, settings.dimse_port or 0, called, credential)
         return settings, lambda gateway: Doors(gateway, scanner, tenant, tmp_path)
 
     return make

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,11 +17,12 @@ from libs.dicom import read_header
 from libs.events import INSTANCES_STORED
 from tests.services.ingest_gateway.door import Pki, door_settings, free_port, register, run_sql, stored_files
 from tests.services.ingest_gateway.events import events_of
-from tests.services.ingest_gateway.gateway import Line, running_gateway
+from tests.services.ingest_gateway.gateway import running_gateway
 from tests.services.ingest_gateway.instances import make_instance, new_uid
 from tests.services.ingest_gateway.test_faults import service_process
 from tests.support.backing import Backing
 from tests.support.dimse_tls import Sender, data_set, needed
+from tests.support.fault_proxy import FaultProxy, LineFault
 from tests.support.tokens import TokenIssuer
 
 pytestmark = pytest.mark.timeout(240)
@@ -52,41 +52,11 @@ async def sent_at_last(sender: Sender, file: Path, seconds: float = 30) -> None:
         await asyncio.sleep(0.2)
 
 
-@pytest.mark.parametrize("away", ["the object store", "the event log"])
-async def test_what_storing_needs_goes_away_and_comes_back(
-    backing: Backing, token_issuer: TokenIssuer, tenant: str, pki: Pki, tmp_path: Path, away: str
-) -> None:
-    """A700 within a bounded time, and nothing is needed for storing to go on."""
-    objects = away == "the object store"
-    line = Line((urlsplit(backing.s3_endpoint).port or 0) if objects else int(backing.kafka_bootstrap.split(":")[1]))
-    address = f"127.0.0.1:{line.port}"
-    where: dict[str, Any] = {"s3_endpoint": f"http://{address}"} if objects else {"kafka_bootstrap": address}
-    if not objects:
-        line.cut()
-    settings = door_settings(
-        backing, token_issuer, tmp_path / "spool", pki, publish_timeout=1.5, dimse_answer_timeout=6, **where
-    )
-    sender, file = sender_for(backing, pki, tenant, settings.dimse_port), file_of(tmp_path)
-    with running_gateway(settings, token_issuer) as gateway:
-        if objects:
-            assert await asyncio.to_thread(sender.send, file_of(tmp_path)) == [0]
-            line.cut()
-        begun = time.monotonic()
-        assert await asyncio.to_thread(sender.send, file, file_of(tmp_path)) == [0xA700, 0xA700]
-        assert time.monotonic() - begun < 25
-        assert gateway.leftovers() == []
-        line.mend()
-        await sent_at_last(sender, file)
-    line.cut()
-    (kept,) = (await stored_files(backing, tenant))[read_header(file).sop_instance_uid]
-    assert data_set(kept) == data_set(file.read_bytes())
-
-
 async def test_a_known_node_stores_while_the_database_is_away(
     backing: Backing, token_issuer: TokenIssuer, tenant: str, pki: Pki, tmp_path: Path
 ) -> None:
     """A node of a moment ago sends on; of one that can't be looked up nothing is taken, and it may come again."""
-    line = Line(backing.postgres_port)
+    line = FaultProxy(backing.postgres_port)
     url = backing.database_url("ingest_gateway").replace(f":{backing.postgres_port}/", f":{line.port}/")
     settings = door_settings(backing, token_issuer, tmp_path / "spool", pki, database_url=url, lookup_timeout=1)
     known = sender_for(backing, pki, tenant, settings.dimse_port)
@@ -95,7 +65,7 @@ async def test_a_known_node_stores_while_the_database_is_away(
     files = [file_of(tmp_path) for _ in range(3)]
     with running_gateway(settings, token_issuer):
         assert await asyncio.to_thread(known.send, files[0]) == [0]
-        line.cut()
+        line.inject(LineFault("cut"))
         await asyncio.sleep(0.3)
         assert await asyncio.to_thread(known.send, files[1]) == [0]
         assert await asyncio.to_thread(late.rejection) == (2, 3, 1)
@@ -105,7 +75,7 @@ async def test_a_known_node_stores_while_the_database_is_away(
         run_sql(backing, tenant, ("DELETE FROM nodes WHERE name = 'ct-1' AND tenant_id = $1", tenant))
         await asyncio.sleep(6)  # for as long the answer of before counts after an outage
         assert await asyncio.to_thread(known.rejection) == (1, 1, 7)
-    line.cut()
+    line.close()
     assert len(await stored_files(backing, tenant)) == 3
 
 
@@ -137,7 +107,7 @@ async def test_an_association_that_breaks_off_leaves_nothing(
     backing: Backing, token_issuer: TokenIssuer, tenant: str, pki: Pki, tmp_path: Path
 ) -> None:
     settings = door_settings(backing, token_issuer, tmp_path / "spool", pki)
-    line = Line(settings.dimse_port or 0)
+    line = FaultProxy(settings.dimse_port or 0)
     good = sender_for(backing, pki, tenant, settings.dimse_port)
     broken = Sender(pki.ca, line.port, good.called, good.credential)
     large = file_of(tmp_path, pixels=31 << 20)
@@ -147,12 +117,13 @@ async def test_an_association_that_breaks_off_leaves_nothing(
         while not any(settings.spool_dir.glob("requests/*/part-*.dcm")):
             assert time.monotonic() < until
             await asyncio.sleep(0.01)
-        line.cut()
+        line.inject(LineFault("cut"))
         assert await sending == [-1]
         while gateway.leftovers():
             assert time.monotonic() < until, "the spool still holds what will never be whole"
             await asyncio.sleep(0.05)
         assert await asyncio.to_thread(good.send, file_of(tmp_path)) == [0]
+    line.close()
     assert len(await stored_files(backing, tenant)) == 1
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -113,15 +114,25 @@ class Forwarder:
         self._wake = asyncio.Event()
         self._trial = asyncio.Lock()
         self._attempts: dict[int, int] = {}
+        self._arrivals: deque[tuple[SeriesKey, int, int]] = deque()
+        self._arriving = False
         self.line = Line()
 
     def arrived(self, series: SeriesKey, sequence: int, size: int) -> None:
         """An instance waits from now on. Any thread may call this."""
-        self._loop.call_soon_threadsafe(self._add, series, sequence, size)
+        self._arrivals.append((series, sequence, size))
+        if not self._arriving:
+            # One call for all that arrive until it runs: waking the loop for each costs more than the rest of it.
+            self._arriving = True
+            self._loop.call_soon_threadsafe(self._add_arrivals)
 
-    def _add(self, series: SeriesKey, sequence: int, size: int) -> None:
-        self._attempts.pop(sequence, None)
-        self._backlog.add(series, sequence, size, time.monotonic())
+    def _add_arrivals(self) -> None:
+        self._arriving = False
+        now = time.monotonic()
+        while self._arrivals:
+            series, sequence, size = self._arrivals.popleft()
+            self._attempts.pop(sequence, None)
+            self._backlog.add(series, sequence, size, now)
         self._wake.set()
 
     async def run(self) -> None:

@@ -161,6 +161,7 @@ class ReceivedInstance:
         if found is not None:
             return found
         try:
+            self._draft.flush()
             with _WHOLE_HEADERS, self._reception.spool.mapped(self._segment, self._draft.size) as content:
                 header = read_header(content)
         except DicomError as error:

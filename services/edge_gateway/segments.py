@@ -149,6 +149,9 @@ class Segment:
 class Draft:
     """A record that is being written. It does not count until ``seal`` has returned.
 
+    Whole pages are written, and what is left over with what comes next: a part of a page that is not in memory any more
+    would be read from the disk first.
+
     Attributes:
         size: bytes of content so far.
     """
@@ -157,10 +160,11 @@ class Draft:
         self._segment = segment
         self._descriptor = descriptor
         self._start = segment.position
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256(head)
         self._unsynced = 0
-        self.size = 0
-        self.write(head)
+        self._position = segment.position
+        self._left_over = bytes(HEADER_BYTES) + head
+        self.size = len(head)
 
     @property
     def beyond(self) -> int:
@@ -173,15 +177,37 @@ class Draft:
         Raises:
             OSError: the disk is full or broken.
         """
-        write_all(self._descriptor, part, self._start + HEADER_BYTES + self.size)
-        self._digest.update(part)
         size = len(part)
+        pages = (len(self._left_over) + size) // ALIGNMENT * ALIGNMENT
+        if pages:
+            taken = pages - len(self._left_over)
+            self._write_pages(memoryview(part)[:taken], pages)
+            self._left_over = bytes(part[taken:])
+        else:
+            self._left_over += part
+        self._digest.update(part)
         self.size += size
         self._unsynced += size
         if self._unsynced > _SYNC_EVERY:
             # So that the sync that the sender waits for has little left to do.
             os.fdatasync(self._descriptor)
             self._unsynced = 0
+
+    def _write_pages(self, part: memoryview, size: int) -> None:
+        count = os.pwritev(self._descriptor, [self._left_over, part], self._position)
+        if count < size:
+            write_all(self._descriptor, (self._left_over + bytes(part))[count:], self._position + count)
+        self._position += size
+
+    def flush(self) -> None:
+        """Writes what is left over, so that the content can be read.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        if self._left_over:
+            padding = -len(self._left_over) % ALIGNMENT
+            write_all(self._descriptor, self._left_over + bytes(padding), self._position)
 
     def seal(
         self,
@@ -214,6 +240,7 @@ class Draft:
             offset=self._start + HEADER_BYTES,
             end=_aligned(self._start + HEADER_BYTES + self.size),
         )
+        self.flush()
         write_all(self._descriptor, _header(arrival, segment.generation, self._digest.digest()), self._start)
         crash_point("edge.written")
         os.fdatasync(self._descriptor)

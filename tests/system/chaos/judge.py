@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -21,6 +22,8 @@ from tests.support.ledger import Entry, Sent, data_set_hash
 
 _MANY: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _ONE: Final = "application/dicom; transfer-syntax=*"
+_PATIENCE: Final = 60.0
+_AT_ONCE: Final = 4
 _COPIES: Final = """
     SELECT i.sop_uid, encode(i.sha256, 'hex') AS file, p.key, i.byte_offset, i.byte_length
     FROM instances i JOIN packs p ON (p.tenant_id, p.id) = (i.tenant_id, i.pack_key)
@@ -89,7 +92,7 @@ class Judge:
         self._reader = reader
         self._sent = sent
         self._tenants = tenants
-        self._http = httpx.Client(base_url=f"{reader.url}/dicom-web", timeout=30)
+        self._http = httpx.Client(base_url=reader.url, timeout=30)
         self._s3: Any = boto3.client(
             "s3",
             endpoint_url=reader.s3_endpoint,
@@ -115,63 +118,79 @@ class Judge:
         """
         for (tenant, study), theirs in _by_study(entries).items():
             wanted = {entry.instance for entry in theirs}
-            while missing := wanted - set(self.listed(tenant, study, deadline)):
+            while missing := wanted - set(self.listed(tenant, study)):
                 if time.monotonic() > deadline:
                     raise NotSettled(f"{tenant} does not show {len(missing)} of {len(wanted)} instances of {study}")
                 time.sleep(0.1)
 
-    def listed(self, tenant: str, study: str, deadline: float) -> list[str]:
+    def listed(self, tenant: str, study: str) -> list[str]:
         """The SOP Instance UIDs that a search finds in a study, repeated ones among them."""
-        answer = self._get(tenant, f"/studies/{study}/instances?limit=1000", "application/dicom+json", deadline)
+        answer = self._get(tenant, f"/dicom-web/studies/{study}/instances?limit=1000", "application/dicom+json")
         return [row["00080018"]["Value"][0] for row in answer.json()] if answer.status_code == 200 else []
 
-    def examine(self, entries: Sequence[Entry], deadline: float) -> Findings:
+    def examine(self, entries: Sequence[Entry]) -> Findings:
         """Whether all that was acknowledged is there: with its bytes, once, and in its tenant only.
 
         Raises:
             NotSettled: nobody answers.
         """
         findings = Findings()
-        for (tenant, study), theirs in _by_study(entries).items():
-            findings += self._examine_study(tenant, study, theirs, deadline)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for found in pool.map(self._examine_study, _by_study(entries).values()):
+                findings += found
         return findings
 
-    def examine_own(self, tenant: str, study: str, deadline: float) -> Findings:
+    def examine_own(self, tenant: str, study: str) -> Findings:
         """Whether a study that only this tenant has is one that does not exist for the other."""
         (other,) = set(self._tenants) - {tenant}
-        answer = self._get(other, f"/studies/{study}", _MANY, deadline)
-        if answer.status_code != 404 or self.listed(other, study, deadline):
+        answer = self._get(other, f"/dicom-web/studies/{study}", _MANY)
+        if answer.status_code != 404 or self.listed(other, study):
             return Findings(strayed=[f"{other} can see study {study} of {tenant}"])
         return Findings()
 
-    def examine_singly(self, entries: Iterable[Entry], deadline: float) -> Findings:
+    def examine_singly(self, entries: Iterable[Entry]) -> Findings:
         """Whether each acknowledged instance can be had by its own address."""
         findings = Findings()
-        for entry in {(e.tenant, e.instance): e for e in entries}.values():
-            place = f"/studies/{entry.study}/series/{entry.series}/instances/{entry.instance}"
-            answer = self._get(entry.tenant, place, _ONE, deadline)
-            if answer.status_code != 200:
-                findings.lost.append(f"{entry.tenant} {entry.instance}: HTTP {answer.status_code}")
-            else:
-                self._judge_bytes(findings, entry.tenant, entry.instance, answer.content)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for found in pool.map(self._examine_one, {(e.tenant, e.instance): e for e in entries}.values()):
+                findings += found
         return findings
 
-    def studies(self, tenant: str, patient: str, deadline: float) -> dict[str, int]:
+    def examine_record(self, tenant: str) -> Findings:
+        """Whether the tenant's audit record is the unbroken chain that it was."""
+        answer = self._get(tenant, "/api/audit/verify", "application/json")
+        verdict = answer.json() if answer.status_code == 200 else {}
+        whole = bool(verdict.get("records")) and verdict.get("broken_at") is None
+        return Findings() if whole else Findings(changed=[f"the audit record of {tenant}: {answer.text[:200]}"])
+
+    def studies(self, tenant: str, patient: str) -> dict[str, int]:
         """All studies of a patient, and how many instances each says it has."""
         found: dict[str, int] = {}
         while True:
-            query = f"/studies?PatientID={patient}&limit=200&offset={len(found)}&includefield=00201208"
-            answer = self._get(tenant, query, "application/dicom+json", deadline)
+            query = f"/dicom-web/studies?PatientID={patient}&limit=200&offset={len(found)}&includefield=00201208"
+            answer = self._get(tenant, query, "application/dicom+json")
             rows = answer.json() if answer.status_code == 200 else []
             found |= {row["0020000D"]["Value"][0]: row["00201208"]["Value"][0] for row in rows}
             if len(rows) < 200:
                 return found
 
-    def _examine_study(self, tenant: str, study: str, entries: Sequence[Entry], deadline: float) -> Findings:
+    def _examine_one(self, entry: Entry) -> Findings:
         findings = Findings()
-        listed = self.listed(tenant, study, deadline)
+        place = f"/dicom-web/studies/{entry.study}/series/{entry.series}/instances/{entry.instance}"
+        answer = self._get(entry.tenant, place, _ONE)
+        if answer.status_code != 200:
+            findings.lost.append(f"{entry.tenant} {entry.instance}: HTTP {answer.status_code}")
+        else:
+            self._judge_bytes(findings, entry.tenant, entry.instance, answer.content)
+        return findings
+
+    def _examine_study(self, entries: Sequence[Entry]) -> Findings:
+        """The entries of one tenant and study."""
+        findings = Findings()
+        tenant, study = entries[0].tenant, entries[0].study
+        listed = self.listed(tenant, study)
         findings.doubled += [f"{tenant} lists {uid} {n} times" for uid, n in Counter(listed).items() if n > 1]
-        answer = self._get(tenant, f"/studies/{study}", _MANY, deadline)
+        answer = self._get(tenant, f"/dicom-web/studies/{study}", _MANY)
         parts = [content for _, content in parts_of(answer)] if answer.status_code == 200 else []
         primary: dict[str, bytes] = {}
         for content in parts:
@@ -232,8 +251,13 @@ class Judge:
         finally:
             await connection.close()
 
-    def _get(self, tenant: str, path: str, accept: str, deadline: float) -> httpx.Response:
-        """Asks until somebody answers."""
+    def _get(self, tenant: str, path: str, accept: str) -> httpx.Response:
+        """Asks until somebody answers.
+
+        Raises:
+            NotSettled: nobody does for a minute.
+        """
+        deadline = time.monotonic() + _PATIENCE
         while True:
             why = ""
             try:

@@ -303,7 +303,7 @@ class Rig:
         for pid in before.values():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while any(read_json(self.home.state_file)["parts"][name]["pid"] in (None, pid) for name, pid in before.items()):
             if time.monotonic() > until:
                 raise TimeoutError(f"{names} were not started anew")

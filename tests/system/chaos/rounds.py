@@ -83,6 +83,11 @@ class Chaos:
         self._studies: dict[str, set[str]] = {tenant: set() for tenant in TENANTS}
         self._own: list[tuple[str, str]] = []
 
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """All acknowledgements until now."""
+        return self._ledger.entries
+
     def close(self) -> None:
         """Closes files and connections."""
         self._ledger.close()
@@ -127,18 +132,22 @@ class Chaos:
         result.seconds = time.monotonic() - began
         return result
 
-    def judge_all(self, seconds: float = 300) -> Findings:
-        """Judges all that was ever acknowledged, every instance by its own address as well."""
-        deadline = time.monotonic() + seconds
+    def judge_all(self) -> Findings:
+        """Judges all that was ever acknowledged, every instance by its own address as well.
+
+        Raises:
+            NotSettled: nobody answers.
+        """
         self._rig.await_well()
         entries = self._ledger.entries
-        findings = self._judge.examine(entries, deadline)
-        findings += self._judge.examine_singly(entries, deadline)
+        findings = self._judge.examine(entries)
+        findings += self._judge.examine_singly(entries)
         for tenant, study in self._own:
-            findings += self._judge.examine_own(tenant, study, deadline)
+            findings += self._judge.examine_own(tenant, study)
         for tenant in TENANTS:
+            findings += self._judge.examine_record(tenant)
             theirs = {(e.study, e.instance) for e in entries if e.tenant == tenant}
-            counted = self._judge.studies(tenant, f"CHAOS-{tenant}", deadline)
+            counted = self._judge.studies(tenant, f"CHAOS-{tenant}")
             for study in self._studies[tenant]:
                 expected = sum(its == study for its, _ in theirs)
                 if counted.get(study, 0) != expected:
@@ -179,9 +188,9 @@ class Chaos:
                 raise NotSettled(f"the cloud refused {len(refused)} instances: {refused[0]}")
             self._judge.await_listed(entries, deadline)
             result.recovery = time.monotonic() - healed
-            result.findings += self._judge.examine(entries, deadline)
+            result.findings += self._judge.examine(entries)
             for tenant in TENANTS:
-                result.findings += self._judge.examine_own(tenant, batch_of(seed, tenant).own, deadline)
+                result.findings += self._judge.examine_own(tenant, batch_of(seed, tenant).own)
         except NotSettled as error:
             result.stuck = str(error)
 

@@ -19,7 +19,7 @@ from typing import BinaryIO, Final, ParamSpec, TypeVar
 from uuid import uuid4
 
 from libs.crash import crash_point
-from services.ingest_gateway.domain import PartNote, Reason, SpooledPart, part_too_large
+from services.ingest_gateway.domain import CANNOT_UNDERSTAND, PartNote, Reason, SpooledPart, part_too_large
 from services.ingest_gateway.errors import StorageFull
 from services.ingest_gateway.fairness import Turns
 
@@ -281,7 +281,9 @@ class OpenPart:
         return self._refusal is None
 
     def write(self, data: bytes) -> None:
-        """Measures and writes bytes."""
+        """Measures and writes bytes; of a part without any there is no file."""
+        if not data:
+            return
         if self._file is None:
             self._file = self._path.open("xb", buffering=0)
         self._hash.update(data)
@@ -293,6 +295,8 @@ class OpenPart:
     def finish(self) -> SpooledPart:
         """Closes the file."""
         self.close()
+        if self._refusal is None and not self._size:
+            self._refusal = Reason(CANNOT_UNDERSTAND, "the part is empty")
         if self._refusal is not None:
             self._path.unlink(missing_ok=True)
         return SpooledPart(self._path, self._size, self._hash.hexdigest(), self._crc32, self._refusal, note=self._note)

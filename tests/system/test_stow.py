@@ -3,6 +3,7 @@
 import gzip
 import io
 import time
+from contextlib import closing
 
 import httpx
 import pydicom
@@ -20,7 +21,7 @@ def test_22_what_a_person_has_stored_is_found_by_the_next_search(stack: SystemSt
     """A viewer saves a report and asks for it at once: an answer of 200 must not come before it can be found."""
     files = make_series(count, pixels=50_000)
     header = read_header(files[0])
-    with stack.browser("north", "rita") as viewer:
+    with closing(stack.browser("north", "rita")) as viewer:
         stored = viewer.post("/dicom-web/studies", content=multipart(files), headers={"Content-Type": TYPE})
         assert stored.status_code == 200, stored.text
         found = viewer.get(f"/dicom-web/studies/{header.study_uid}/instances", params={"limit": 100})

@@ -22,7 +22,6 @@ check() {
 	need chromium chromium chromium-browser
 	need unzip unzip
 	need socat socat
-	need libgdcm-tools gdcmscu
 	for wanted in "$@"; do need "$wanted" "$wanted"; done
 }
 

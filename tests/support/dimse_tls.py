@@ -68,20 +68,23 @@ class Sender:
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 60
         for sop_class, syntax in dict.fromkeys(contexts):
             entity.add_requested_context(sop_class, syntax)
-        made = entity.associate(
-            "127.0.0.1",
-            self.port,
-            ae_title=self.called,
-            tls_args=(client_context(self.ca, self.credential), "localhost"),
-        )
+        opened: list[ssl.SSLSocket] = []
+        context = client_context(self.ca, self.credential)
+        wrap = context.wrap_socket
+
+        def remember(*arguments: Any, **options: Any) -> ssl.SSLSocket:
+            opened.append(wrap(*arguments, **options))
+            return opened[-1]
+
+        context.wrap_socket = remember  # type: ignore[method-assign]
+        made = entity.associate("127.0.0.1", self.port, ae_title=self.called, tls_args=(context, "localhost"))
         try:
             yield made
         finally:
             if made.is_established:
                 made.release()
-            connection = made.dul.socket
-            if connection is not None and connection.socket is not None:
-                connection.socket.close()  # pynetdicom leaves one that broke to the garbage collector
+            for connection in opened:
+                connection.close()  # pynetdicom leaves one that the door closed first to the garbage collector
 
     def send(self, *paths: Path) -> list[int]:
         """The statuses of a C-STORE of each file, byte for byte; -1 where there was no answer."""

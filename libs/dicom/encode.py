@@ -22,6 +22,8 @@ MOST_ELEMENTS: Final = 100_000
 UNICODE: Final = "ISO_IR 192"
 PIXEL_DATA: Final = "7FE00010"
 _CHARACTER_SET: Final = "00080005"
+_FORBIDDEN_GROUPS: Final = frozenset({"0001", "0003", "0005", "0007", "FFFF"})
+"""PS3.5 section 7.8.1. Text in the first of them would come before the character set that it is in."""
 _TAG: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _NUMBER: Final = re.compile(r" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *", re.ASCII)
 _INTEGER: Final = re.compile(r" *[+-]?\d{1,11} *", re.ASCII)
@@ -124,6 +126,8 @@ class _Encoder:
             raise InvalidDicom("A tag is there twice.")
         replaced = self._settle_character_set(elements, depth)
         for key in sorted(elements):
+            if key[:4] in _FORBIDDEN_GROUPS:
+                raise InvalidDicom(f"{_name(key)} is in a group that may not be used.")
             if key[4:] != "0000" and key[:4] not in {"0000", "0002", "FFFE"}:
                 self._element(key, elements[key], depth)
         return replaced

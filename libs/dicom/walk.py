@@ -29,10 +29,10 @@ from libs.dicom.values import BINARY, CONVERT, SWAP_WIDTH
 
 DicomJson = dict[str, dict[str, Any]]
 
-MOST_MEMORY: Final = 56 * 1024 * 1024
-"""Bytes, as estimated, that the JSON model of one instance may take in memory (about 110 000 elements). A sequence of
+MOST_MEMORY: Final = 40 * 1024 * 1024
+"""Bytes, as estimated, that the JSON model of one instance may take in memory (some 100 000 elements). A sequence of
 the outermost data set that would go beyond is bulk data; anything else that would is refused."""
-MOST_VALUE_MEMORY: Final = 36 * 1024 * 1024
+MOST_VALUE_MEMORY: Final = 28 * 1024 * 1024
 """Values over 256 bytes that would take the model beyond this are bulk data."""
 LONGEST_INLINE_BINARY: Final = 256
 LONGEST_TEXT: Final = 64 * 1024

@@ -83,6 +83,7 @@ class DicomDoor:
                 data_set_bytes=settings.max_part,
                 negotiation_seconds=settings.dimse_negotiation_timeout,
                 idle_seconds=settings.dimse_idle_timeout,
+                pause_seconds=min(30.0, settings.dimse_idle_timeout),
             ),
             admit=self._admit,
             store=self,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 FOLDER: Final = Path(__file__).parent
-NAMES: Final = ("association", "charset", "header", "identity", "multipart", "pdu")
+NAMES: Final = ("association", "charset", "header", "identity", "metadata", "multipart", "pdu")
 
 
 @dataclass(frozen=True)

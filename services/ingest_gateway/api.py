@@ -115,7 +115,8 @@ async def _store(request: Request, principal: Principal, study: str | None, sett
         ):
             if not instances.begun:
                 raise BadRequest("The body has no parts, so there is nothing to store.")
-            outcomes = await handlers.store_instances(instances, sender, study, resources.storing)
+            with resources.spool.turns.ahead(sender.tenant), resources.storing.blocks.ahead(sender.tenant):
+                outcomes = await handlers.store_instances(instances, sender, study, resources.storing)
     except NotDurable:
         raise  # recorded already, study by study
     except Problem as problem:

@@ -16,8 +16,8 @@ Three rules, none of which costs anything while a single tenant is there:
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -62,6 +62,7 @@ class _Tenant:
     Attributes:
         held: turns it has now.
         waiting: those it waits for, in the order of their coming.
+        ahead: the virtual times from which it is to be ahead of others, one for each request.
         finish: the virtual time at which the last turn it asked for ends.
         left: when it was last seen to have or want a turn, by the clock.
         most: how many it may have at once.
@@ -70,13 +71,15 @@ class _Tenant:
     most: int
     held: list[Turn] = field(default_factory=list)
     waiting: deque[Turn] = field(default_factory=deque)
+    ahead: list[float] = field(default_factory=list)
     finish: float = 0.0
     left: float = 0.0
 
     @property
     def next(self) -> float:
         """The virtual time of what it has or wants first; infinite when there is nothing."""
-        return min([turn.start for turn in [*self.held, *list(self.waiting)[:1]]], default=float("inf"))
+        turns = [*self.held, *list(self.waiting)[:1]]
+        return min([*self.ahead, *(turn.start for turn in turns)], default=float("inf"))
 
 
 class Turns:
@@ -147,6 +150,19 @@ class Turns:
             yield
         finally:
             self.end(taken)
+
+    @contextmanager
+    def ahead(self, tenant: str) -> Iterator[None]:
+        """Counts a tenant as one that has a turn, by the second rule, also between its turns while the block lasts."""
+        known = self._tenants.setdefault(tenant, _Tenant(self._per_tenant))
+        since = max(self._virtual - self._burst, known.finish)
+        known.ahead.append(since)
+        try:
+            yield
+        finally:
+            known.ahead.remove(since)
+            known.left = self._clock()
+            self.grant()
 
     async def take(
         self, tenant: str, cost: float = 1.0, *, timeout: float | None = None, most: int | None = None
@@ -234,7 +250,7 @@ class Turns:
         gone = [
             name
             for name, one in self._tenants.items()
-            if not one.held and not one.waiting and now - one.left > self._recent
+            if not one.held and not one.waiting and not one.ahead and now - one.left > self._recent
         ]
         for name in gone:
             del self._tenants[name]

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
         description="what a tenant that has stored less than others of late may store before it is their turn again",
     )
     fair_patience: float = Field(
-        default=0.1, ge=0, description="how long a tenant that has stored more waits for the work of one that has not"
+        default=0.25, ge=0, description="how long a tenant that has stored more waits for the work of one that has not"
     )
     fair_recent: float = Field(
         default=2, ge=0, description="how long after its last work a tenant's share is kept free for it"

@@ -50,7 +50,7 @@ class Spool:
         self.max_part = max_part
         self._min_free = min_free
         self._executor = executor
-        self._turns = turns
+        self.turns = turns
         self._expected = 0
 
     async def run(self, work: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
@@ -101,7 +101,7 @@ class Spool:
         await self.run(self.require_space, expected)
         folder = self.folder / f"request-{uuid4().hex}"
         self._expected += expected
-        request = RequestSpool(self, folder, partial(self._turns.turn, tenant))
+        request = RequestSpool(self, folder, partial(self.turns.turn, tenant))
         try:
             await self.run(_guarded, folder.mkdir, 0o700)
             yield request

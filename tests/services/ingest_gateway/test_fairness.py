@@ -167,6 +167,23 @@ async def test_large_work_stops_while_small_work_of_somebody_else_is_done() -> N
         assert at.held("flood") == 2
 
 
+async def test_large_work_stops_also_between_the_steps_of_small_work() -> None:
+    """A store is many small steps; the flood must not rush in between any two of them."""
+    async with desk(2, burst=50, apart=5, patience=60) as at:
+        await at.ask("flood", 100)
+        for _ in range(60):
+            await at.end("flood")
+        with at.turns.ahead("modest"):
+            await at.end("flood")
+            await at.end("flood")
+            assert at.held("flood") == 0
+            await at.ask("modest")
+            await at.end("modest")
+            assert at.held("flood") == 0
+        await settle()
+        assert at.held("flood") == 1
+
+
 async def test_small_work_that_is_slow_stops_nobody_for_long() -> None:
     """An object store that is slow to answer the one must not bring the other to a standstill."""
     async with desk(2, burst=50, apart=5, patience=60) as at:

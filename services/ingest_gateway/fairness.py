@@ -62,7 +62,7 @@ class _Tenant:
     Attributes:
         held: turns it has now.
         waiting: those it waits for, in the order of their coming.
-        ahead: the virtual times from which it is to be ahead of others, one for each request.
+        ahead: requests for which it counts as having a turn.
         finish: the virtual time at which the last turn it asked for ends.
         left: when it was last seen to have or want a turn, by the clock.
         most: how many it may have at once.
@@ -71,15 +71,15 @@ class _Tenant:
     most: int
     held: list[Turn] = field(default_factory=list)
     waiting: deque[Turn] = field(default_factory=deque)
-    ahead: list[float] = field(default_factory=list)
+    ahead: int = 0
     finish: float = 0.0
     left: float = 0.0
 
     @property
     def next(self) -> float:
         """The virtual time of what it has or wants first; infinite when there is nothing."""
-        turns = [*self.held, *list(self.waiting)[:1]]
-        return min([*self.ahead, *(turn.start for turn in turns)], default=float("inf"))
+        starts = [turn.start for turn in [*self.held, *list(self.waiting)[:1]]]
+        return min([*starts, *([self.finish] if self.ahead else [])], default=float("inf"))
 
 
 class Turns:
@@ -155,12 +155,11 @@ class Turns:
     def ahead(self, tenant: str) -> Iterator[None]:
         """Counts a tenant as one that has a turn, by the second rule, also between its turns while the block lasts."""
         known = self._tenants.setdefault(tenant, _Tenant(self._per_tenant))
-        since = max(self._virtual - self._burst, known.finish)
-        known.ahead.append(since)
+        known.ahead += 1
         try:
             yield
         finally:
-            known.ahead.remove(since)
+            known.ahead -= 1
             known.left = self._clock()
             self.grant()
 
@@ -234,11 +233,15 @@ class Turns:
     def _has_to_wait(self, wanted: Turn, others: list[_Tenant]) -> bool:
         """Whether a tenant that has had much less has a turn, or is about to."""
         left = wanted.asked + self._patience - self._clock()
-        if left <= 0 or all(one.next >= wanted.start - self._apart for one in others):
+        if left <= 0 or all(self._place(one) >= wanted.start - self._apart for one in others):
             return False
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(left, self._time_passed)
         return True
+
+    def _place(self, tenant: _Tenant) -> float:
+        """Where a tenant stands; what it asked for long ago does not put it further back than any newcomer."""
+        return max(tenant.next, self._virtual - self._burst)
 
     def _time_passed(self) -> None:
         self._timer = None

@@ -103,7 +103,10 @@ def _storing(settings: Settings, servers: Servers, audit: AuditTrail) -> Storing
         objects=servers.objects,
         producer=servers.producer,
         audit=audit,
-        uploads=Turns("uploads", settings.uploads_at_once),
+        # Packs take long; one tenant never has all of these turns, so that another need not wait for a pack to end.
+        uploads=Turns(
+            "uploads", settings.uploads_at_once, per_tenant=max(1, settings.uploads_at_once * 3 // 4), strict=False
+        ),
         blocks=_shared("blocks", settings.blocks_at_once, settings),
         limits=_limits(settings),
         rules=StoringRules(servers.engine, pause, timeout=timeout, max_age=settings.rules_age),

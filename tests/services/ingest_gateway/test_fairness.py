@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -182,6 +182,28 @@ async def test_large_work_stops_also_between_the_steps_of_small_work() -> None:
             assert at.held("flood") == 0
         await settle()
         assert at.held("flood") == 1
+
+
+async def test_a_flood_of_many_requests_is_not_ahead_of_anybody() -> None:
+    """What the flood began long ago must not hold up a store that comes now."""
+    async with desk(2, burst=50, apart=5, patience=60) as at:
+        with ExitStack() as requests:
+            for _ in range(8):
+                requests.enter_context(at.turns.ahead("flood"))
+            await _flood_and_store(at)
+
+
+async def _flood_and_store(at: Desk) -> None:
+    await at.ask("flood", 300)
+    for _ in range(200):
+        await at.end("flood")
+    with at.turns.ahead("modest"):
+        for _ in range(20):
+            await at.ask("modest")
+            if at.held("flood"):
+                await at.end("flood")
+            assert at.held("modest") == 1
+            await at.end("modest")
 
 
 async def test_small_work_that_is_slow_stops_nobody_for_long() -> None:

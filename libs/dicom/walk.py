@@ -6,6 +6,7 @@ bounded. Explicit and implicit VR, little and big endian (PS3.5 section 7 and an
 
 import struct
 from binascii import b2a_base64
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -94,6 +95,7 @@ class Walk(ElementReader):
         super().__post_init__()
         self._cost = 0
         self._exhausted = False
+        self._left_out = False
 
     def run(self, start: int, end: int, *, explicit: bool) -> DicomJson:
         """The data set between two offsets as DICOM JSON.
@@ -106,9 +108,13 @@ class Walk(ElementReader):
             if found is not None and found != explicit:
                 self.warn("The data set is not in the value representation form that its transfer syntax names.")
                 explicit = found
-            return self._data_set(start, end, Scope(explicit), delimited=False)[0]
+            dicom = self._data_set(start, end, Scope(explicit), delimited=False)[0]
         except struct.error as error:
             raise InvalidDicom("The data set ends in the middle of an element.") from error
+        if self._left_out:
+            named = set(_bulk_paths(dicom))
+            self.bulk = {path: place for path, place in self.bulk.items() if path in named}
+        return dicom
 
     def _looks_explicit(self, start: int, end: int) -> bool | None:
         if end - start < 8:
@@ -139,9 +145,10 @@ class Walk(ElementReader):
                     vr = self._inferred(tag, vr, length, elements, creators, scope)
                 entry, position = self._element(tag, vr, length, start, end, scope, implicit=implicit)
                 if not self._wanted(tag, scope):
+                    self._left_out = True
                     continue
             key = key_of(tag)
-            if tag <= previous:
+            if tag <= previous or (not ordered and key in elements):
                 ordered = False
                 self._repeated(tag, key, entry, elements)
             previous = tag
@@ -178,7 +185,10 @@ class Walk(ElementReader):
 
     def _repeated(self, tag: int, key: str, entry: dict[str, Any], elements: DicomJson) -> None:
         self.warn("Elements are not in ascending order, or repeated; the last of a kind counts.")
-        if tag in _IDENTITY and key in elements and elements[key] != entry:
+        if key not in elements:
+            return
+        self._left_out = True
+        if tag in _IDENTITY and elements[key] != entry:
             raise InvalidDicom("An identifying UID is there twice, with different values.")
 
     def _finished(self, elements: DicomJson, ordered: bool) -> DicomJson:
@@ -348,3 +358,13 @@ def swapped(value: bytes, width: int) -> bytes:
     for i in range(width):
         out[i::width] = value[width - 1 - i :: width][: len(value) // width]
     return bytes(out)
+
+
+def _bulk_paths(dicom: DicomJson) -> Iterator[str]:
+    """The paths of all bulk data that the model names."""
+    for entry in dicom.values():
+        if "BulkDataURI" in entry:
+            yield entry["BulkDataURI"]
+        elif entry["vr"] == "SQ":
+            for item in entry.get("Value", ()):
+                yield from _bulk_paths(item)

@@ -135,7 +135,7 @@ def test_two_different_identifiers_are_refused_wherever_they_stand() -> None:
     # The second one follows smaller tags, so that it looks as if it were in order.
     rest = [element(0x00080060, "CS", b"CT"), element(0x0020000D, "UI", b"9.9.9\0")]
     with pytest.raises(InvalidDicom, match="twice"):
-        read_header(part10([*identity(), *rest]))
+        read_header(part10(identity()) + b"".join(rest))
 
 
 @pytest.mark.parametrize("length", [0xFFFFFFF0, 0x7FFFFFFF, 100_000])

@@ -247,6 +247,8 @@ async def _read_instance(
         header, weight = await spool.run(_read, part)
     except DicomError as error:
         return Outcome(failure=Reason(error.failure_reason, error.reason))
+    except StorageFull:
+        raise  # what a deflated instance inflates to has no room: that says nothing of the instance
     except Exception as error:
         # Whatever a hostile file does to the reader, the other instances of the request go on.
         _log.error("a header could not be read", sha256=part.sha256, exc_info=error)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -38,6 +39,8 @@ from tests.services.ingest_gateway.instances import (
 )
 from tests.support.backing import Backing, new_tenant_id
 from tests.support.fault_proxy import FaultProxy
+from tests.support.hostile.bombs import deflated_image_of_200_megabytes
+from tests.support.hostile.corpus import Identity
 from tests.support.tokens import TokenIssuer
 
 
@@ -174,6 +177,20 @@ async def test_a_line_that_breaks_during_the_upload_to_the_store(
     assert len([entry async for entry in objects.list(tenant, "")]) == 3
     assert acknowledged <= {sha256(file) for file in files}
     assert set(values(final.json(), STORED, "00081190")[0].split("/")) >= set(PUBLIC_URL.split("/"))
+
+
+async def test_no_room_to_inflate_is_no_fault_of_the_instance(gateway: Gateway, tenant: str) -> None:
+    """Otherwise the sender would hear that its image can't be understood, and forget it."""
+    body = multipart([deflated_image_of_200_megabytes(Identity.new())])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, hard))
+    try:
+        refused = await gateway.post(tenant, body, TYPE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) > 0
+    assert (await gateway.post(tenant, body, TYPE)).status_code == 200
 
 
 @asynccontextmanager

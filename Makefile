@@ -53,9 +53,9 @@ check: $(READY) ## formatter, linter, types, import rules, tenant scope, generat
 	@$(BIN)/python -m tools.lint.tenant_scope
 	@$(BIN)/python -m libs.events.schemas --check
 
-bench: $(READY) ## measure storing and reading beside other servers
+bench: $(READY) ## measure storing and reading beside other servers (half an hour, 35 GB of disk)
 	@sh tests/support/peers.sh wrk
-	@for name in store read visible; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in store memory stow flood header read visible; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 fuzz: $(READY) ## fuzz the readers of what strangers send: make fuzz TARGET="header pdu" SECONDS=1200 KEEP=yes
 	@$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(or $(SECONDS),60) $(if $(KEEP),--keep)

@@ -92,10 +92,12 @@ class FaultProxy:
         own = self._next.popleft() if self._next else None
         connection = _Connection(reader, writer, own or self._fault)
         self._connections.add(connection)
+        _open.add(connection)
         try:
             await connection.run(self.target)
         finally:
             self._connections.discard(connection)
+            _open.discard(connection)
 
     async def _inject(self, fault: LineFault) -> None:
         self._fault = fault
@@ -214,6 +216,10 @@ class _Connection:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
+
+
+_open: Final[set[_Connection]] = set()
+"""Of all lines: a loop keeps a transport whose reading is paused only as long as somebody else does."""
 
 
 @cache

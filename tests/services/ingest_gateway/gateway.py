@@ -1,6 +1,7 @@
 """A gateway for tests: the real application in a real server, on a port of its own; and a line that can be cut."""
 
 import asyncio
+import errno
 import socket
 import threading
 import time
@@ -90,9 +91,9 @@ def running_gateway(settings: Settings, issuer: TokenIssuer) -> Iterator[Gateway
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     app = create_app(settings)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2, lifespan="on")
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10, lifespan="on")
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread = threading.Thread(target=_run, args=(server, listener), daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
     while not server.started and thread.is_alive() and time.monotonic() < deadline:
@@ -104,6 +105,14 @@ def running_gateway(settings: Settings, issuer: TokenIssuer) -> Iterator[Gateway
         server.should_exit = True
         thread.join(20)
         listener.close()
+
+
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    try:
+        server.run(sockets=[listener])
+    except OSError as error:
+        if error.errno != errno.EBUSY:  # uvloop does not close a loop with a handle that is still closing
+            raise
 
 
 async def eventually(check: Any, *, timeout: float = 10) -> None:

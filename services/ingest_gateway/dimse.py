@@ -38,6 +38,7 @@ from services.ingest_gateway.settings import Settings
 from services.ingest_gateway.tls import server_context, stamp
 
 _RENEW_SECONDS: Final = 60.0
+_HUNG_SECONDS: Final = 5.0
 _ASSOCIATIONS = Gauge("lightbox_dimse_associations", "Associations that are open", ["tenant"])
 _REFUSED = Metric("lightbox_dimse_refused_total", "Associations and TLS handshakes refused", ["tenant"])
 _log = structlog.get_logger(__name__)
@@ -155,9 +156,9 @@ class DicomDoor:
         return instance
 
     def _admit(self, peer: Peer) -> Admitted:
-        asked = asyncio.run_coroutine_threadsafe(self._decide(peer), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(self._decide_in_time(peer), self._loop)
         try:
-            return asked.result(OPEN_SECONDS)
+            return asked.result(OPEN_SECONDS + _HUNG_SECONDS)
         except (TimeoutError, CancelledError, AuditUnavailable) as error:
             asked.cancel()
             raise _rejection(NODES_AWAY) from error
@@ -172,6 +173,11 @@ class DicomDoor:
             asyncio.run_coroutine_threadsafe(self._refuse(who, words), self._loop)
 
     # from here on: on the event loop -------------------------------------------------------------------------------
+
+    async def _decide_in_time(self, peer: Peer) -> Admitted:
+        # The time-out is here and not in the waiting thread: nobody is counted in of whom nobody hears any more.
+        async with asyncio.timeout(OPEN_SECONDS):
+            return await self._decide(peer)
 
     async def _decide(self, peer: Peer) -> Admitted:
         address = plain_address(peer.address)

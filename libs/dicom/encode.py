@@ -22,6 +22,8 @@ MOST_ELEMENTS: Final = 100_000
 UNICODE: Final = "ISO_IR 192"
 PIXEL_DATA: Final = "7FE00010"
 _CHARACTER_SET: Final = "00080005"
+_LENGTH_TO_END: Final = "00080001"
+"""Retired; it says where a data set ends, like a group length."""
 _FORBIDDEN_GROUPS: Final = frozenset({"0001", "0003", "0005", "0007", "FFFF"})
 """PS3.5 section 7.8.1. Text in the first of them would come before the character set that it is in."""
 _TAG: Final = re.compile(r"[0-9A-Fa-f]{8}")
@@ -77,7 +79,7 @@ Resolve = Callable[[str], BulkData | None]
 def encode_data_set(model: Mapping[str, Any], resolve: Resolve) -> Encoded:
     """Encodes one data set.
 
-    Group lengths and the file meta information group are left out: they do not belong to the model.
+    Group lengths, Length to End and the file meta information group are left out: they do not belong to the model.
 
     Arguments:
         model: the DICOM JSON model object of one instance.
@@ -128,8 +130,13 @@ class _Encoder:
         for key in sorted(elements):
             if key[:4] in _FORBIDDEN_GROUPS:
                 raise InvalidDicom(f"{_name(key)} is in a group that may not be used.")
-            if key[4:] != "0000" and key[:4] not in {"0000", "0002", "FFFE"}:
-                self._element(key, elements[key], depth)
+            if key[4:] == "0000" or key[:4] in {"0000", "0002", "FFFE"} or key == _LENGTH_TO_END:
+                continue
+            if not depth and key < _CHARACTER_SET:
+                raise InvalidDicom(
+                    f"{_name(key)} stands before the character set, where nothing of an instance may be."
+                )
+            self._element(key, elements[key], depth)
         return replaced
 
     def _settle_character_set(self, elements: dict[str, Any], depth: int) -> dict[str, Any] | None:
